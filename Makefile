@@ -1,0 +1,29 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(abspath $(VENV))/bin
+export PATH := $(BIN):$(PATH)
+
+.PHONY: help
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.PHONY: venv
+venv: $(VENV)/.installed .cache/collections/ansible_collections/tradingbot/stack ## Make .venv with the pinned tools
+
+$(VENV)/.installed: requirements.txt
+	@echo "== tools: installing the pinned packages into $(VENV) (about a minute)"
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+.cache/collections/ansible_collections/tradingbot/stack:
+	@mkdir -p $(@D)
+	@ln -sfn $(CURDIR) $@
+
+.PHONY: lock
+lock: ## Pin requirements.in into requirements.txt (needs uv)
+	uv pip compile --generate-hashes --universal --python-version 3.11 --no-header -q requirements.in -o requirements.txt
