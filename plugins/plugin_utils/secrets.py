@@ -1,0 +1,146 @@
+# Copyright: the tradingbot.stack maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The secrets of an inventory: their names, how to make them, and what makes one unfit.
+
+Nothing in here puts a value into a message.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import secrets
+import string
+from collections.abc import Mapping
+
+PASSWORD = "password"
+KEY = "key"
+
+SECRETS: dict[str, str] = {
+    "vault_postgres_superuser_password": PASSWORD,
+    "vault_postgres_password": PASSWORD,
+    "vault_postgres_readonly_password": PASSWORD,
+    "vault_redis_password": PASSWORD,
+    "vault_redis_health_password": PASSWORD,
+    "vault_backend_secret_key": PASSWORD,
+    "vault_backend_webhook_secret": PASSWORD,
+    "vault_backend_encryption_key": KEY,
+}
+"""Every secret that the roles need, and its kind. A new secret is one more line."""
+
+MIN_LENGTH = 32
+MIN_VARIETY = 10
+PASSWORD_LENGTH = 43  # 43 of 62 characters: 43 * log2(62) = 256 bit
+KEY_BYTES = 32
+
+_ALPHABET = string.ascii_letters + string.digits
+_PLACEHOLDER = re.compile(
+    r"<.*>|\$\{.*\}|x{6,}|change[ _-]?(me|this|it)|replace[ _-]?(me|this)|placeholder|insecure"
+    r"|password|secret|example"
+    r"|^your[ _-]|^(x+|todo|tbd|fixme|none|null|default|admin|test|undefined)$",
+    re.IGNORECASE | re.DOTALL,
+)
+
+Finding = dict[str, str]
+
+
+def make(kind: str) -> str:
+    """Return a new secret with 256 bit from the system's random source.
+
+    A ``password`` is alphanumeric, so it needs no quoting in any file or URL;
+    a ``key`` is the urlsafe base64 form of 32 bytes.
+    """
+    if kind == KEY:
+        return base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)).decode()
+    if kind == PASSWORD:
+        return "".join(secrets.choice(_ALPHABET) for _ in range(PASSWORD_LENGTH))
+    raise ValueError(f"unknown kind of secret: {kind}")
+
+
+def is_empty(value: object) -> bool:
+    """Return whether *value* counts as not given."""
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _key_reason(value: str) -> str | None:
+    wanted = f"is not urlsafe base64 of {KEY_BYTES} bytes"
+    if not re.fullmatch(r"[A-Za-z0-9_-]+={0,2}", value):
+        return wanted
+    try:
+        return None if len(base64.urlsafe_b64decode(value)) == KEY_BYTES else wanted
+    except binascii.Error:
+        return wanted
+
+
+def _pattern_reason(value: str) -> str | None:
+    if len(set(value)) < MIN_VARIETY:
+        return f"has fewer than {MIN_VARIETY} different characters"
+    if value in (value + value)[1:-1]:
+        return "is one piece repeated"
+    steps = [abs(ord(after) - ord(before)) <= 1 for before, after in zip(value, value[1:], strict=False)]
+    return "is a run of neighbouring characters" if sum(steps) * 2 > len(steps) else None
+
+
+def reason(value: object, kind: str | None) -> str | None:
+    """Return why *value* is unfit as a secret, or None.
+
+    With *kind* None (a secret that somebody else issues) its strength is not judged.
+    """
+    if is_empty(value):
+        return "is empty"
+    if not isinstance(value, str):
+        return "is not a string; put it in quotes"
+    if _PLACEHOLDER.search(value):
+        return "is a placeholder"
+    if kind is None:
+        return None
+    if len(value) < MIN_LENGTH:
+        return f"is shorter than {MIN_LENGTH} characters"
+    return (_key_reason(value) if kind == KEY else None) or _pattern_reason(value)
+
+
+def _reused(values: Mapping[str, object]) -> list[list[str]]:
+    names: dict[str, list[str]] = {}
+    for name, value in values.items():
+        if isinstance(value, str) and value.strip():
+            names.setdefault(value, []).append(name)
+    return [sorted(same) for same in names.values() if len(same) > 1]
+
+
+def edit_command(inventory: str) -> str:
+    """Return the command that opens the vault file of *inventory* in an editor."""
+    return f"ansible-vault edit --vault-password-file ~/.tradingbot-vault {inventory}/group_vars/all/vault.yml"
+
+
+def findings(
+    values: Mapping[str, object],
+    required: Mapping[str, str] | None = None,
+    inventory: str = "inventories/prod",
+) -> list[Finding]:
+    """Return the problems of *values* (name to value) as preflight findings.
+
+    *required* maps each name that must be there to its kind; other names are judged too, except for
+    their strength. *inventory* is the path that the suggested commands name.
+    """
+    kinds = SECRETS if required is None else required
+    generate = f"ansible-playbook tradingbot.stack.secrets -i {inventory} --vault-password-file ~/.tradingbot-vault"
+    edit = edit_command(inventory)
+    found = [
+        {"what": name, "why": "is not set", "fix": generate} for name in kinds if name not in values
+    ]
+    for name, value in values.items():
+        why = reason(value, kinds.get(name))
+        if why is None:
+            continue
+        again = f" and delete its line, then: {generate}" if name in kinds else " and give its real value"
+        found.append({"what": name, "why": why, "fix": edit + again})
+    for same in _reused(values):
+        found.append(
+            {
+                "what": ", ".join(same),
+                "why": "have the same value: whoever learns one has them all",
+                "fix": f"{edit} and delete the lines of all but the one in use, then: {generate}",
+            }
+        )
+    return found
