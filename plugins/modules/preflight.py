@@ -44,6 +44,10 @@ options:
         description: Free space that is needed, in MiB.
         type: int
         required: true
+      variable:
+        description: The variable that says so, named in the way out.
+        type: str
+        default: docker_host_disk_min_mb
   controller_time:
     description: The controller's clock in seconds since 1970 (UTC). Not given, the clock is not checked.
     type: float
@@ -186,7 +190,8 @@ facts:
       type: dict
     firewall:
       description:
-        - C(confirmed) tells whether the ruleset that was last rendered is the one that was confirmed, and is loaded.
+        - C(installed) tells whether the host has a ruleset, C(confirmed) whether the one that was last
+          rendered is the one that was confirmed, and is loaded.
       type: dict
 """
 
@@ -267,7 +272,7 @@ def check_disks(disks: list[dict[str, Any]]) -> Iterator[Problem]:
             yield problem(
                 f"disk space at {disk['path']}",
                 f"{free} MiB are free, {disk['min_mb']} MiB are needed",
-                f"make room (`df -h {target.existing_parent(disk['path'])}`), or lower docker_host_disk_min_mb",
+                f"make room (`df -h {target.existing_parent(disk['path'])}`), or lower {disk['variable']}",
             )
 
 
@@ -455,7 +460,10 @@ def gather(module: Any) -> dict[str, Any]:
             "options": daemon_options(),
             "options_pending": daemon_options_pending(module),
         },
-        "firewall": {"confirmed": firewall_confirmed(module)},
+        "firewall": {
+            "installed": RULESET.exists() or CONFIRMED_RULESET.exists(),
+            "confirmed": firewall_confirmed(module),
+        },
     }
 
 
@@ -491,6 +499,7 @@ def main() -> None:
                 "options": {
                     "path": {"type": "path", "required": True},
                     "min_mb": {"type": "int", "required": True},
+                    "variable": {"type": "str", "default": "docker_host_disk_min_mb"},
                 },
             },
             "controller_time": {"type": "float"},
