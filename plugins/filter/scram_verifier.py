@@ -6,6 +6,9 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: scram_verifier
+author:
+  - The tradingbot.stack maintainers (@tradingbot)
+version_added: 0.1.0
 short_description: SCRAM-SHA-256 verifier of a password, as PostgreSQL stores it
 description:
   - Lets a role's password be set and compared without its clear value ever reaching the database server.
