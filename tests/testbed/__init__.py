@@ -1,0 +1,1 @@
+"""A test bed on one machine: engine, images, registry and real hosts with systemd and SSH."""

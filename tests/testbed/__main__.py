@@ -1,0 +1,90 @@
+"""Command line of the test bed: `python -m tests.testbed --help`."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+from . import engine, hosts, images, registry
+from .shell import TestbedError, fail, output, say
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    top = argparse.ArgumentParser(
+        prog="python -m tests.testbed",
+        description="Real hosts on this machine: a Docker engine, a local registry, Debian hosts with systemd and SSH.",
+    )
+    verbs = top.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("up", help="engine, base images, stand-ins and registry; changes nothing when all is there")
+    verbs.add_parser("status", help="list the hosts and images")
+    verbs.add_parser("down", help="remove all hosts, the registry, the network and the images of the test bed")
+    create = verbs.add_parser("create", help="make a host, wait for SSH, print how to reach it as JSON")
+    create.add_argument("name")
+    create.add_argument("--suite", choices=images.TARGET_SUITES, default="trixie", help="Debian release (default: trixie)")
+    create.add_argument(
+        "--publish", action="append", default=[], metavar="HOST[:LOCAL]", help="publish a port of the host on 127.0.0.1"
+    )
+    for verb, text in (("show", "print how to reach a host as JSON"), ("reboot", "reboot a host"), ("remove", "remove hosts")):
+        verbs.add_parser(verb, help=text).add_argument("name", nargs="+" if verb == "remove" else None)
+    ssh = verbs.add_parser("ssh", help="open a shell on a host, or run a command there")
+    ssh.add_argument("name")
+    ssh.add_argument("command", nargs=argparse.REMAINDER)
+    return top
+
+
+def up() -> None:
+    """Make everything but the hosts."""
+    engine.ensure()
+    registry.ensure()
+
+
+def main() -> None:
+    """Run one verb of the command line."""
+    arguments = parser().parse_args()
+    try:
+        if arguments.verb == "up":
+            up()
+            say("the test bed is ready")
+        elif arguments.verb == "status":
+            status()
+        elif arguments.verb == "down":
+            for name in hosts.names():
+                hosts.remove(name)
+            registry.remove()
+            images.remove_all()
+            hosts.remove_state()
+        elif arguments.verb == "create":
+            up()
+            publish = {int(p.split(":")[0]): int(p.partition(":")[2] or 0) for p in arguments.publish}
+            print(hosts.as_json(hosts.create(arguments.name, arguments.suite, publish)))
+        elif arguments.verb == "show":
+            print(hosts.as_json(hosts.describe(arguments.name)))
+        elif arguments.verb == "reboot":
+            hosts.reboot(arguments.name)
+        elif arguments.verb == "remove":
+            for name in arguments.name:
+                hosts.remove(name)
+        elif arguments.verb == "ssh":
+            sys.exit(subprocess.call([*hosts.ssh(hosts.describe(arguments.name)), *arguments.command]))
+    except TestbedError as error:
+        fail(error)
+
+
+def status() -> None:
+    """Print a table of hosts and one of images."""
+    if not engine.answers():
+        say("no Docker engine answers; `python -m tests.testbed up` gets one going")
+        return
+    row = "{:<16} {:<14} {:>6}  {}"
+    print(row.format("HOST", "ADDRESS", "SSH", "PORTS ON 127.0.0.1"))
+    for name in hosts.names():
+        host = hosts.describe(name)
+        print(row.format(name, host.address, host.ssh_port, " ".join(f"{k}→{v}" for k, v in host.ports.items())))
+    print()
+    print(output(["docker", "image", "ls", "--filter", f"label={images.LABEL}", "--format", "table {{.Repository}}:{{.Tag}}\t{{.Size}}"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""Target hosts: a bare Debian machine each, reached over SSH on 127.0.0.1 as an unprivileged user with sudo."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from . import engine, images, machine, registry
+from .shell import STATE, TestbedError, output, run, say, step
+
+USER = "deploy"
+KEY = STATE / "ssh" / "id_ed25519"
+KNOWN_HOSTS = STATE / "ssh" / "known_hosts"
+# Enough for systemd and an engine inside; `privileged` asks for more than some machines can give.
+CAPABILITIES = ["SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE", "SYSLOG", "SYS_MODULE", "DAC_READ_SEARCH"]
+
+
+@dataclass(frozen=True)
+class Host:
+    """How to reach a target host. Ports are on 127.0.0.1."""
+
+    name: str
+    address: str
+    ssh_port: int
+    ports: dict[str, int]
+    user: str = USER
+    identity_file: str = str(KEY)
+    known_hosts: str = str(KNOWN_HOSTS)
+
+
+def container(name: str) -> str:
+    """Return the name of the container that is the host *name*."""
+    return f"tradingbot-host-{name}"
+
+
+def create(name: str, suite: str = "trixie", publish: dict[int, int] | None = None) -> Host:
+    """Make the host *name* unless it is there, and wait until SSH lets the operator in.
+
+    publish: port on the host → port on 127.0.0.1 (0: any free one). Raises TestbedError.
+    """
+    ensure_key()
+    if not _exists(name):
+        image = images.target(suite)
+        # Ports are chosen here and not by the engine, which would choose others after a reboot.
+        ports = {port: local or _free_port() for port, local in {22: 0, **(publish or {})}.items()}
+        for host_port, local_port in ports.items():
+            if not _is_free(local_port):
+                raise TestbedError(
+                    f"port {local_port} of 127.0.0.1 is taken, and the host's port {host_port} was to be published there; "
+                    "stop what listens there (`ss -ltnp`) or choose another port"
+                )
+        with step(f"starting the host {name} (Debian {suite})"):
+            run(
+                [
+                    *["docker", "run", "--detach", "--name", container(name), "--hostname", name],
+                    *["--label", "tradingbot.testbed=host", "--network", registry.NETWORK],
+                    *[word for cap in CAPABILITIES for word in ("--cap-add", cap)],
+                    *["--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"],
+                    *["--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec", "--cgroupns", "private"],
+                    *["--volume", f"{container(name)}-docker:/var/lib/docker"],
+                    *["--volume", f"{container(name)}-containerd:/var/lib/containerd"],
+                    *["--volume", "/lib/modules:/lib/modules:ro"],
+                    *["--add-host", f"registry:{registry.ADDRESS}"],
+                    *["--env", f"TESTBED_NAMESERVERS={' '.join(machine.nameservers())}"],
+                    *["--env", f"TESTBED_AUTHORIZED_KEY={KEY.with_suffix('.pub').read_text().strip()}"],
+                    *[word for port, local in ports.items() for word in ("--publish", f"127.0.0.1:{local}:{port}")],
+                    image,
+                ]
+            )
+    elif output(["docker", "inspect", "--format", "{{.State.Running}}", container(name)]) != "true":
+        with step(f"starting the host {name} again"):
+            run(["docker", "start", container(name)])
+    host = describe(name)
+    _wait_for_ssh(host)
+    return host
+
+
+def describe(name: str) -> Host:
+    """Return how to reach the host *name*. Raises TestbedError when there is none."""
+    if not _exists(name):
+        raise TestbedError(f"there is no host {name!r}; `python -m tests.testbed status` lists those that are there")
+    found = json.loads(output(["docker", "inspect", container(name)]))[0]["NetworkSettings"]
+    ports = {
+        port.split("/")[0]: int(bindings[0]["HostPort"]) for port, bindings in found["Ports"].items() if bindings
+    }
+    return Host(name, found["Networks"][registry.NETWORK]["IPAddress"], ports["22"], ports)
+
+
+def reboot(name: str) -> Host:
+    """Reboot the host: systemd goes down in order, then boots again."""
+    run(["docker", "restart", "--time", "90", container(name)])
+    host = describe(name)
+    _wait_for_ssh(host)
+    return host
+
+
+def remove(name: str) -> None:
+    """Remove the host *name* and its disks. Nothing happens when there is none."""
+    if _exists(name):
+        run(["docker", "rm", "--force", "--volumes", container(name)])
+        say(f"removed the host {name}")
+    for disk in ("docker", "containerd"):
+        run(["docker", "volume", "rm", "--force", f"{container(name)}-{disk}"], check=False)
+
+
+def names() -> list[str]:
+    """Return the names of the hosts that are there."""
+    listed = output(["docker", "ps", "--all", "--filter", "label=tradingbot.testbed=host", "--format", "{{.Names}}"])
+    return sorted(line.removeprefix("tradingbot-host-") for line in listed.splitlines())
+
+
+def ssh(host: Host) -> list[str]:
+    """Return the command that opens a shell on *host*."""
+    return [
+        *["ssh", "-i", host.identity_file, "-p", str(host.ssh_port), "-o", "BatchMode=yes"],
+        *["-o", f"UserKnownHostsFile={host.known_hosts}", "-o", "StrictHostKeyChecking=accept-new"],
+        f"{host.user}@127.0.0.1",
+    ]
+
+
+def machine_vars() -> dict[str, object]:
+    """Return Ansible variables for what this machine needs to build images: its package index and authorities."""
+    variables: dict[str, object] = {}
+    if machine.pip_conf():
+        path = STATE / "pip.conf"
+        path.write_text(machine.pip_conf())
+        variables["backend_build_pip_conf"] = str(path)
+    bundle = machine.ca_bundle()
+    if bundle:
+        variables["backend_build_ca_bundle"] = str(bundle)
+    return variables
+
+
+def as_json(host: Host) -> str:
+    """Return *host* as JSON, for Molecule's playbooks and for people."""
+    return json.dumps(asdict(host), indent=2)
+
+
+def ensure_key() -> None:
+    """Make the key pair of the operator, once."""
+    if not KEY.exists():
+        engine.apt_install("openssh-client")
+        KEY.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "tradingbot-testbed", "-f", str(KEY)])
+
+
+def _exists(name: str) -> bool:
+    return run(["docker", "container", "inspect", container(name)], check=False).returncode == 0
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for_ssh(host: Host) -> None:
+    # Every new host has keys of its own, often on a port that an earlier host had.
+    run(["ssh-keygen", "-R", f"[127.0.0.1]:{host.ssh_port}", "-f", str(KNOWN_HOSTS)], check=False)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if subprocess.run([*ssh(host), "true"], check=False, capture_output=True, timeout=30).returncode == 0:
+            return
+        time.sleep(0.5)
+    raise TestbedError(f"no SSH on 127.0.0.1:{host.ssh_port} after 60 s; see `docker logs {container(host.name)}`")
+
+
+def remove_state() -> None:
+    """Remove the key pair and what else the test bed wrote."""
+    for file in (KEY, KEY.with_suffix(".pub"), KNOWN_HOSTS, Path(f"{KNOWN_HOSTS}.old"), STATE / "pip.conf"):
+        file.unlink(missing_ok=True)

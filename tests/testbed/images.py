@@ -1,0 +1,84 @@
+"""Stand-ins of the official images, and the images of target hosts: built once, rebuilt when their recipe changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import machine
+from .base import LABEL, base, digest, recipe_of
+from .shell import TestbedError, output, run, say, step
+
+RECIPES = Path(__file__).parent / "images"
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """An official image and the recipe that stands in for it where no public registry answers."""
+
+    official: str
+    recipe: str
+    suite: str
+
+
+STAND_INS = [
+    StandIn("postgres:15-alpine", "postgres", "bookworm"),
+    StandIn("redis:7-alpine", "redis", "bookworm"),
+    StandIn("nginx:1.30-alpine", "nginx", "forky"),
+    StandIn("python:3.13-slim", "python", "trixie"),
+    StandIn("debian:trixie-slim", "debian", "trixie"),
+]
+TARGET_SUITES = ["trixie", "forky"]
+
+
+def build(recipe: str, suite: str, tag: str) -> str:
+    """Return *tag*, building it from images/*recipe* on the base of *suite* when its recipe has changed."""
+    folder = RECIPES / recipe
+    base_tag = f"debian:{suite}" if recipe == "target" and suite == "trixie" and machine.public_registry() else base(suite)
+    wanted = digest(*sorted(p for p in folder.rglob("*") if p.is_file()), extra=recipe_of(base_tag) or base_tag)
+    if recipe_of(tag) == wanted:
+        return tag
+    with step(f"building {tag}"):
+        run(
+            [
+                *["env", "DOCKER_BUILDKIT=0", "docker", "build", "--tag", tag],
+                *["--build-arg", f"BASE={base_tag}", "--label", f"{LABEL}={wanted}", str(folder)],
+            ]
+        )
+    return tag
+
+
+def source_of(official: str) -> str:
+    """Return the image that serves as *official*: the official one where a public registry answers, else its stand-in."""
+    if machine.public_registry():
+        if run(["docker", "image", "inspect", official], check=False).returncode != 0:
+            with step(f"pulling {official}"):
+                run(["docker", "pull", "--quiet", official])
+        return official
+    stand_in = next(s for s in STAND_INS if s.official == official)
+    return build(stand_in.recipe, stand_in.suite, f"tradingbot-testbed/{stand_in.official}")
+
+
+def target(suite: str) -> str:
+    """Return the image of a bare host with systemd and SSH, and without Docker."""
+    if suite not in TARGET_SUITES:
+        raise TestbedError(f"no target host of suite {suite!r}; there are {', '.join(TARGET_SUITES)}")
+    return build("target", suite, f"tradingbot-testbed/target:{suite}")
+
+
+def registry_image() -> str:
+    """Return the image of the registry that target hosts use as their mirror."""
+    return build("registry", "bookworm", "tradingbot-testbed/registry:local")
+
+
+def image_id(tag: str) -> str:
+    """Return the id of an image that is there."""
+    return output(["docker", "image", "inspect", "--format", "{{.Id}}", tag])
+
+
+def remove_all() -> None:
+    """Remove every image that the test bed built."""
+    ids = output(["docker", "image", "ls", "--quiet", "--filter", f"label={LABEL}"]).split()
+    if ids:
+        say(f"removing {len(set(ids))} images of the test bed")
+        run(["docker", "image", "rm", "--force", *sorted(set(ids))])
