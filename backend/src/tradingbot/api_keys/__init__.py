@@ -1,0 +1,1 @@
+"""Keys with which a program reads a user's data."""

@@ -1,0 +1,77 @@
+"""Puts the application together."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+
+from tradingbot import __version__
+from tradingbot.core.context import Context
+from tradingbot.core.database import Database
+from tradingbot.core.logging import configure_logging
+from tradingbot.core.middleware import RequestMiddleware
+from tradingbot.core.openapi import Application
+from tradingbot.core.problems import install_error_handlers
+from tradingbot.core.redis import make_redis
+from tradingbot.core.refusal import load
+from tradingbot.core.settings import Settings
+from tradingbot.events import endpoints as events
+from tradingbot.events.hub import EventHub
+from tradingbot.events.publisher import EventPublisher
+from tradingbot.health import endpoints as health
+from tradingbot.signals import endpoints as signals
+from tradingbot.webhooks import endpoints as webhooks
+
+API_PREFIX = "/api/v1"
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Makes the application; without `settings` they are read from the environment."""
+    settings = settings or load(Settings)
+    configure_logging(settings.log_level)
+    app = Application(
+        title="TradingBot",
+        version=__version__,
+        summary="Takes trading alerts, keeps each one once, and streams them live.",
+        lifespan=_lifespan(settings),
+        docs_url="/docs" if settings.serves_docs else None,
+        openapi_url="/openapi.json" if settings.serves_docs else None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    install_error_handlers(app)
+    api = APIRouter(prefix=API_PREFIX)
+    for domain in (health, webhooks, signals, events):
+        api.include_router(domain.router)
+    app.include_router(api)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Content-Type", "X-API-Key", "X-Request-ID"],
+            expose_headers=["X-Request-ID"],
+            max_age=600,
+        )
+    app.add_middleware(RequestMiddleware)
+    return app
+
+
+def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database, redis = Database(settings), make_redis(settings)
+        publisher, hub = EventPublisher(redis), EventHub(redis, settings.websocket_queue_size)
+        app.state.context = Context(settings, database, redis, publisher, hub)
+        publisher.start()
+        hub.start()
+        try:
+            yield
+        finally:
+            await hub.close()
+            await publisher.close()
+            await redis.aclose()
+            await database.close()
+
+    return lifespan

@@ -1,0 +1,92 @@
+"""PostgreSQL: the engine, transactions, and what it means when it does not answer."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import sqlalchemy.exc
+import structlog
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+from tradingbot.core import strict_json
+from tradingbot.core.errors import UnavailableError
+from tradingbot.core.settings import DatabaseSettings
+
+log = structlog.stdlib.get_logger("tradingbot.database")
+
+_CONNECTION_ERRORS = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    sqlalchemy.exc.TimeoutError,
+)
+# SQLSTATE classes and codes that say nothing about our statement but that the server cannot serve us now:
+# connection, authorization, unknown database, resources, operator intervention, read-only, no schema yet.
+_UNAVAILABLE_STATES = ("08", "28", "3D", "53", "57", "58", "25006", "42P01", "42501")
+
+
+def database_url(settings: DatabaseSettings) -> URL:
+    """Gives DATABASE_URL for SQLAlchemy's asyncpg dialect."""
+    return make_url(settings.database_url.get_secret_value()).set(drivername="postgresql+asyncpg")
+
+
+def make_engine(settings: DatabaseSettings) -> AsyncEngine:
+    """Makes the pool of connections; connects when first used."""
+    return create_async_engine(
+        database_url(settings),
+        pool_size=settings.database_pool_size,
+        max_overflow=settings.database_max_overflow,
+        pool_timeout=settings.database_pool_timeout,
+        pool_pre_ping=True,
+        hide_parameters=True,
+        json_serializer=strict_json.dumps,
+        connect_args={
+            "timeout": settings.database_connect_timeout,
+            "command_timeout": settings.database_command_timeout,
+            "server_settings": {"application_name": "tradingbot", "TimeZone": "UTC"},
+        },
+    )
+
+
+class Database:
+    """Transactions on one pool."""
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        self.engine = make_engine(settings)
+        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False, autoflush=False)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """Commits at the end, rolls back on an error.
+
+        Raises:
+            UnavailableError: PostgreSQL does not answer, has no free connection for us, or cannot write.
+        """
+        try:
+            async with self._sessions.begin() as session:
+                yield session
+        except (*_CONNECTION_ERRORS, sqlalchemy.exc.DBAPIError) as error:
+            if not is_unavailable(error):
+                raise
+            log.warning("PostgreSQL is not available", reason=type(error).__name__)
+            raise UnavailableError("The database does not answer.") from None
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self.engine.dispose()
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Tells whether PostgreSQL cannot serve us now, rather than that we asked wrongly."""
+    if isinstance(error, sqlalchemy.exc.DBAPIError):
+        if error.connection_invalidated:
+            return True
+        state = getattr(error.orig, "sqlstate", None)
+        if state is None:
+            return isinstance(error, sqlalchemy.exc.InterfaceError | sqlalchemy.exc.OperationalError)
+        return str(state).startswith(_UNAVAILABLE_STATES)
+    if isinstance(error, asyncpg.PostgresError):
+        return str(error.sqlstate).startswith(_UNAVAILABLE_STATES)
+    return isinstance(error, _CONNECTION_ERRORS)

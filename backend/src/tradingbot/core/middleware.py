@@ -1,0 +1,62 @@
+"""What happens around every request: its id, its log line, and a calm answer when the code fails."""
+
+import re
+import time
+from uuid import uuid4
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tradingbot.core.problems import problem_response
+
+_REQUEST_ID = re.compile(r"^[A-Za-z0-9._\-]{8,64}$")
+_QUIET_PREFIX = "/api/v1/health"
+
+log = structlog.stdlib.get_logger("tradingbot.http")
+
+
+class RequestMiddleware:
+    """Gives each request an id, logs it, and catches what nobody did.
+
+    The id is the proxy's X-Request-ID, if that is a sane one.
+
+    Nothing of an unexpected error but the request's id reaches the client.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        request_id = _request_id(Headers(scope=scope))
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        started = time.perf_counter()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except Exception:  # the last line of defence: anything else has been handled further in
+            log.exception("request failed", method=scope.get("method"), path=scope["path"])
+            if scope["type"] == "http" and not status:
+                detail = "Something went wrong here. Quote the request_id when you report it."
+                await problem_response(500, detail)(scope, receive, send_with_id)
+        finally:
+            if scope["type"] == "http" and not scope["path"].startswith(_QUIET_PREFIX):
+                duration = round((time.perf_counter() - started) * 1000, 1)
+                log.info("request", method=scope["method"], path=scope["path"], status=status, ms=duration)
+
+
+def _request_id(headers: Headers) -> str:
+    given = headers.get("x-request-id", "")
+    return given if _REQUEST_ID.match(given) else uuid4().hex

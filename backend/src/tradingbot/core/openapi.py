@@ -1,0 +1,20 @@
+"""The OpenAPI document, with what FastAPI does not see for itself."""
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from tradingbot.core.problems import Problem
+
+
+class Application(FastAPI):
+    """FastAPI, but the documented errors are the problem documents that are really sent."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Gives the document; made once."""
+        if self.openapi_schema is None:
+            schemas = super().openapi().setdefault("components", {}).setdefault("schemas", {})
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
+            schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        return super().openapi()

@@ -1,0 +1,172 @@
+"""Settings, from environment variables or from files in /run/secrets named like them in lower case.
+
+A non-empty environment variable wins over the file. Each class holds the settings of one concern, so a
+command asks only for what it needs: `tradingbot migrate` wants the database and nothing else.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.sources import SecretsSettingsSource
+
+from tradingbot.core import secret_policy
+
+DEFAULT_SECRETS_DIR = "/run/secrets"
+
+
+def _checked(check: secret_policy.Check) -> AfterValidator:
+    def validate(value: SecretStr) -> SecretStr:
+        check(value.get_secret_value())
+        return value
+
+    return AfterValidator(validate)
+
+
+class _Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, extra="ignore", hide_input_in_errors=True, frozen=True
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        directory = Path(os.environ.get("SECRETS_DIR") or DEFAULT_SECRETS_DIR)
+        if not directory.is_dir():
+            return init_settings, env_settings
+        return init_settings, env_settings, SecretsSettingsSource(settings_cls, secrets_dir=directory)
+
+
+class DatabaseSettings(_Settings):
+    """PostgreSQL: where it is and how long it may take (seconds)."""
+
+    database_url: Annotated[SecretStr, _checked(secret_policy.check_database_url)]
+    database_pool_size: PositiveInt = 5
+    database_max_overflow: Annotated[int, Field(ge=0)] = 5
+    database_pool_timeout: PositiveFloat = 1.0
+    database_connect_timeout: PositiveFloat = 2.0
+    database_command_timeout: PositiveFloat = 10.0
+
+
+class RedisSettings(_Settings):
+    """Redis: where it is and how long it may take (seconds)."""
+
+    redis_url: Annotated[SecretStr, _checked(secret_policy.check_redis_url)]
+    redis_timeout: PositiveFloat = 2.0
+
+
+class SecuritySettings(_Settings):
+    """The keys that tokens and stored credentials depend on."""
+
+    secret_key: Annotated[SecretStr, _checked(secret_policy.check_secret_key)]
+    webhook_secret: Annotated[SecretStr, _checked(secret_policy.check_webhook_secret)]
+    encryption_key: Annotated[SecretStr, _checked(secret_policy.check_encryption_key)]
+
+    @model_validator(mode="after")
+    def secrets_differ(self) -> Self:
+        values = {self.secret_key, self.webhook_secret, self.encryption_key}
+        if len(values) < 3:
+            raise ValueError("SECRET_KEY, WEBHOOK_SECRET and ENCRYPTION_KEY must differ from each other")
+        return self
+
+
+class IntakeSettings(_Settings):
+    """How alerts are taken in. TradingView gives up after 3 s, so intake answers before that."""
+
+    webhook_max_bytes: PositiveInt = 64 * 1024
+    webhook_timeout: PositiveFloat = 2.5
+    webhook_dedup_window: PositiveInt = 60
+
+
+class ServerSettings(_Settings):
+    """The web server and what it tells the outside."""
+
+    environment: Literal["production", "staging", "development", "test"] = "production"
+    host: str = "0.0.0.0"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8001
+    workers: Annotated[int, Field(ge=1, le=64)] = 4
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    public_url: Annotated[str, Field(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$")] = "http://localhost:8001"
+    forwarded_allow_ips: str = "127.0.0.1"
+    cors_origins: Annotated[list[str], NoDecode] = []
+    docs_enabled: bool | None = None
+    binance_testnet: bool = True
+    startup_timeout: PositiveFloat = 60.0
+    shutdown_timeout: PositiveInt = 10
+    keep_alive_timeout: PositiveInt = 90
+    websocket_ping_interval: PositiveFloat = 20.0
+    websocket_queue_size: PositiveInt = 100
+    logs_dir: Path = Path("logs")
+    models_dir: Path = Path("models")
+    cache_dir: Path = Path("cache")
+
+    @property
+    def serves_docs(self) -> bool:
+        """DOCS_ENABLED; when unset, on everywhere but in production."""
+        return self.environment != "production" if self.docs_enabled is None else self.docs_enabled
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def lower_case(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("public_url")
+    @classmethod
+    def without_final_slash(cls, value: str) -> str:
+        return value.rstrip("/")
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def split_origins(cls, value: Any) -> Any:
+        """Accepts `https://a.example,https://b.example` and `["https://a.example"]`."""
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            try:
+                return json.loads(value)
+            except ValueError:
+                raise ValueError("is not a JSON list, nor origins separated by commas") from None
+        return [part.strip() for part in value.split(",") if part.strip()]
+
+    @field_validator("cors_origins")
+    @classmethod
+    def are_origins(cls, value: list[str]) -> list[str]:
+        origins = [origin.rstrip("/") for origin in value]
+        for origin in origins:
+            if origin != "*" and not secret_policy.is_origin(origin):
+                raise ValueError("each entry must be an origin such as https://app.example.org, or *")
+        return origins
+
+    @model_validator(mode="after")
+    def safe_in_production(self) -> Self:
+        if self.environment != "production":
+            return self
+        if not self.public_url.startswith("https://"):
+            raise ValueError(
+                "PUBLIC_URL must be the https:// address that senders use when ENVIRONMENT=production"
+                " (webhook tokens travel in it); set it, or set ENVIRONMENT=development"
+            )
+        if "*" in self.cors_origins:
+            raise ValueError("CORS_ORIGINS must name its origins when ENVIRONMENT=production, not *")
+        return self
+
+
+class Settings(DatabaseSettings, RedisSettings, SecuritySettings, IntakeSettings, ServerSettings):
+    """Everything that the web process needs."""

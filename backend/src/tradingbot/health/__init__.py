@@ -1,0 +1,1 @@
+"""Is the process up, and can it do its work?"""

@@ -1,0 +1,30 @@
+"""GET /health and /health/ready."""
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+
+from tradingbot.core.context import ContextDep
+from tradingbot.core.errors import UnavailableError
+from tradingbot.core.problems import documented
+from tradingbot.health import service
+from tradingbot.health.schemas import Health, Readiness
+
+router = APIRouter(prefix="/health", tags=["health"])
+
+_HEALTHY = Health().model_dump_json().encode()
+
+
+@router.get("", response_model=Health)
+async def health() -> Response:
+    """Answers as long as the process does; asks nothing else."""
+    return Response(_HEALTHY, media_type="application/json")
+
+
+@router.get("/ready", response_model=Readiness, responses=documented(503))
+async def ready(context: ContextDep) -> JSONResponse:
+    """Answers 200 if PostgreSQL and Redis answer and the schema is at head, else 503 naming what is not."""
+    checks = await service.readiness(context.database, context.redis)
+    failing = [f"{name}: {state}" for name, state in checks.items() if state != service.OK]
+    if failing:
+        raise UnavailableError("; ".join(failing), checks=checks)
+    return JSONResponse({"status": "ready", "checks": checks})

@@ -1,0 +1,64 @@
+"""Does what we depend on answer? All checks at once, each bounded in time."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tradingbot.core.database import Database
+from tradingbot.core.errors import UnavailableError
+from tradingbot.core.redis import ping
+from tradingbot.migrations.head import head_revision
+
+CHECK_TIMEOUT = 2.0
+OK = "ok"
+
+
+async def readiness(database: Database, redis: Redis) -> dict[str, str]:
+    """Gives for each part `ok`, or what is wrong with it."""
+    postgresql, schema, redis_state = await asyncio.gather(
+        _bounded(lambda: _postgresql(database)),
+        _bounded(lambda: _schema(database)),
+        _bounded(lambda: _redis(redis)),
+    )
+    return {"postgresql": postgresql, "redis": redis_state, "schema": schema}
+
+
+async def current_revision(connection: AsyncConnection) -> str | None:
+    """Gives the revision of the schema; None if there is none yet."""
+    exists = await connection.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL"))
+    if not exists:
+        return None
+    revision = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return None if revision is None else str(revision)
+
+
+async def _bounded(check: Callable[[], Awaitable[str]]) -> str:
+    try:
+        return await asyncio.wait_for(check(), CHECK_TIMEOUT)
+    except (UnavailableError, TimeoutError, RedisError, OSError, DBAPIError):
+        return "does not answer"
+
+
+async def _postgresql(database: Database) -> str:
+    async with database.transaction() as session:
+        await session.execute(text("SELECT 1"))
+    return OK
+
+
+async def _schema(database: Database) -> str:
+    async with database.transaction() as session:
+        revision = await current_revision(await session.connection())
+    head = head_revision()
+    return (
+        OK if revision == head else f"at {revision or 'nothing'}, {head} is needed: run `tradingbot migrate`"
+    )
+
+
+async def _redis(redis: Redis) -> str:
+    await ping(redis)
+    return OK

@@ -1,0 +1,1 @@
+"""Strategies: where alerts are sent to, and whose signals they become."""

@@ -1,0 +1,1 @@
+"""People who own strategies, API keys and signals."""

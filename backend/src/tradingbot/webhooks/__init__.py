@@ -1,0 +1,1 @@
+"""The intake of alerts over HTTP."""

@@ -1,0 +1,109 @@
+"""An alert as TradingView, or any tool that can POST, sends it."""
+
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+
+from tradingbot.signals.models import AMOUNT_PRECISION, AMOUNT_SCALE, Action, MarketPosition
+
+_SCALE = Decimal(1).scaleb(-AMOUNT_SCALE)
+_LARGEST = Decimal(10) ** (AMOUNT_PRECISION - AMOUNT_SCALE)
+_ARITHMETIC = Context(prec=2 * AMOUNT_PRECISION + 64, rounding=ROUND_HALF_EVEN)
+
+
+def _to_scale(value: Decimal) -> Decimal:
+    if abs(value) >= _LARGEST:
+        raise ValueError(f"must be smaller than 1e{AMOUNT_PRECISION - AMOUNT_SCALE}")
+    return value.quantize(_SCALE, context=_ARITHMETIC)
+
+
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+def _number_to_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int | Decimal) and not isinstance(value, bool) else value
+
+
+def _lower_case(value: Any) -> Any:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _to_utc(value: datetime) -> datetime:
+    try:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is out of range") from None
+
+
+Amount = Annotated[
+    Decimal,
+    Field(allow_inf_nan=False, max_digits=128),
+    BeforeValidator(_no_boolean),
+    AfterValidator(_to_scale),
+]
+Moment = Annotated[datetime, BeforeValidator(_no_boolean), AfterValidator(_to_utc)]
+Identifier = Annotated[str, BeforeValidator(_number_to_text), Field(min_length=1, max_length=128)]
+
+
+class Alert(BaseModel):
+    """The fields that we know; others are kept with the signal as they came. Times without a zone are UTC."""
+
+    model_config = ConfigDict(
+        str_strip_whitespace=True,
+        json_schema_extra={
+            "example": {
+                "symbol": "BTCUSDT",
+                "action": "buy",
+                "quantity": "0.5",
+                "price": "64250.1",
+                "market_position": "long",
+                "position_size": "0.5",
+                "order_id": "Long",
+                "timenow": "2026-01-05T12:00:00Z",
+                "comment": "breakout",
+            }
+        },
+    )
+
+    symbol: Annotated[
+        str, Field(min_length=1, max_length=64, validation_alias=AliasChoices("symbol", "ticker"))
+    ]
+    action: Annotated[Action | None, BeforeValidator(_lower_case)] = None
+    market_position: Annotated[MarketPosition | None, BeforeValidator(_lower_case)] = None
+    position_size: Amount | None = None
+    quantity: Annotated[
+        Amount | None, Field(validation_alias=AliasChoices("quantity", "qty", "contracts"))
+    ] = None
+    price: Amount | None = None
+    id: Identifier | None = None
+    order_id: Identifier | None = None
+    timenow: Moment | None = None
+    comment: Annotated[str | None, Field(max_length=1000)] = None
+    secret: Annotated[str | None, Field(max_length=512)] = None
+
+    @model_validator(mode="after")
+    def says_what_to_do(self) -> Self:
+        if self.action is None and self.market_position is None:
+            raise ValueError("action (buy, sell, close) or market_position (long, short, flat) is needed")
+        return self
+
+
+class Receipt(BaseModel):
+    """The alert is stored: just now, or by an earlier delivery of the same alert."""
+
+    id: UUID
+    status: Literal["accepted", "duplicate"]
