@@ -108,6 +108,11 @@ options:
     type: list
     elements: str
     default: []
+  files:
+    description: Files of which RV(facts) tells which ones are missing.
+    type: list
+    elements: path
+    default: []
   minimum_versions:
     description: Lowest versions of packages, by package name. Packages that are not installed are not checked.
     type: dict
@@ -180,6 +185,10 @@ facts:
     packages:
       description: Versions of those of O(packages) that are installed.
       type: dict
+    missing_files:
+      description: Those of O(files) that are not there.
+      type: list
+      elements: str
     python:
       description: Whether the interpreter has the modules C(apt) and C(debian), which apt's modules need.
       type: dict
@@ -454,6 +463,7 @@ def gather(module: Any) -> dict[str, Any]:
         "memory_mb": target.memory_mb(),
         "connection": target.ssh_connection(),
         "packages": installed_packages(module, module.params["packages"]),
+        "missing_files": [path for path in module.params["files"] if not os.path.exists(path)],
         "python": {name: importlib.util.find_spec(name) is not None for name in ("apt", "debian")},
         "docker": {
             "running": target.docker_get("/version") is not None,
@@ -524,6 +534,7 @@ def main() -> None:
                 },
             },
             "packages": {"type": "list", "elements": "str", "default": []},
+            "files": {"type": "list", "elements": "path", "default": []},
             "minimum_versions": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
