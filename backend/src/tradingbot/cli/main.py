@@ -27,9 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from tradingbot.core.errors import ProblemError
+    from tradingbot.core.logging import configure_logging
     from tradingbot.core.probes import ProbeError
     from tradingbot.core.refusal import SettingsRefusedError
 
+    configure_logging("error")
     try:
         return _module(arguments).run(arguments)
     except SettingsRefusedError as error:
@@ -95,9 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         commands, "strategy", "a strategy, and print its webhook address once (PUBLIC_URL is its beginning)"
     )
     _add_create(commands, "api-key", "an API key, and print it once")
-    health = commands.add_parser(
-        "health", help="ask the server on this machine; exit code 1 if it is not healthy"
-    )
+    health = commands.add_parser("health", help="ask the server beside this; exit code 1 if it is ill")
     health.set_defaults(module="health")
     commands.add_parser("version", help="print the version")
     return parser

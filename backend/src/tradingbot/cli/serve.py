@@ -7,6 +7,7 @@ import structlog
 import uvicorn
 
 from tradingbot.cli.steps import STEP_ERRORS, startup_steps
+from tradingbot.cli.supervisor import ForkingSupervisor
 from tradingbot.core.logging import configure_logging
 from tradingbot.core.refusal import load
 from tradingbot.core.settings import Settings
@@ -21,7 +22,7 @@ def run(_arguments: argparse.Namespace) -> int:
     if not asyncio.run(_prepare(settings)):
         return 1
     log.info("start the web server", step="7/7", port=settings.port, workers=settings.workers)
-    uvicorn.run(
+    config = uvicorn.Config(
         "tradingbot.app:create_app",
         factory=True,
         host=settings.host,
@@ -43,6 +44,7 @@ def run(_arguments: argparse.Namespace) -> int:
         timeout_graceful_shutdown=settings.shutdown_timeout,
         timeout_worker_healthcheck=30,
     )
+    ForkingSupervisor(config, [config.bind_socket()]).run()
     return 0
 
 
