@@ -34,7 +34,6 @@ _list:
   elements: dict
 """
 
-import os
 from typing import Any
 
 from ansible.errors import AnsibleError
@@ -44,19 +43,12 @@ from ansible_collections.tradingbot.stack.plugins.plugin_utils import secrets as
 from ansible_collections.tradingbot.stack.plugins.plugin_utils import vault as vaults
 
 
-def _shown(folder: str) -> str:
-    """Return *folder* as a person would type it here."""
-    relative = os.path.relpath(folder)
-    return folder if relative.startswith("..") else relative
-
-
 class LookupModule(LookupBase):
     """Finds the problems of the secrets."""
 
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[dict[str, str]]:
         variables = variables or {}
-        folders = vaults.inventory_dirs(variables.get("ansible_inventory_sources") or [])
-        inventory = _shown(folders[0]) if len(folders) == 1 else "inventories/prod"
+        inventory = vaults.shown_inventory(variables.get("ansible_inventory_sources") or [])
         values: dict[str, object] = {}
         broken: list[dict[str, str]] = []
         for name in variables:

@@ -126,9 +126,8 @@ def findings(
     kinds = SECRETS if required is None else required
     generate = f"ansible-playbook tradingbot.stack.secrets -i {inventory} --vault-password-file ~/.tradingbot-vault"
     edit = edit_command(inventory)
-    found = [
-        {"what": name, "why": "is not set", "fix": generate} for name in kinds if name not in values
-    ]
+    missing = [name for name in kinds if name not in values]
+    found = [{"what": ", ".join(missing), "why": "not set", "fix": generate}] if missing else []
     for name, value in values.items():
         why = reason(value, kinds.get(name))
         if why is None:

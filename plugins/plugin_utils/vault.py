@@ -29,6 +29,15 @@ def inventory_dirs(sources: Iterable[str]) -> list[str]:
     return folders
 
 
+def shown_inventory(sources: Iterable[str]) -> str:
+    """Return the folder of the inventory as a person would type it here; the example's if there is not just one."""
+    folders = inventory_dirs(sources)
+    if len(folders) != 1:
+        return "inventories/prod"
+    relative = os.path.relpath(folders[0])
+    return folders[0] if relative.startswith("..") else relative
+
+
 def vault_of(loader: Any) -> VaultLib:
     """Return Ansible's vault with the passwords of this run; AnsibleError when there are none."""
     vault: VaultLib = loader._vault
