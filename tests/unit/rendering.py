@@ -35,6 +35,7 @@ def render(role: str, template: str, **variables: Any) -> str:
     """Return the text of the role's *template* (a path below its templates/) with *variables*."""
     path = ROOT / "roles" / role / "templates" / template
     known = {"ansible_managed": "Ansible managed", "ansible_check_mode": False} | role_variables(role) | variables
-    templar = Templar(loader=DataLoader(), variables=known)
+    search = [str(ROOT / "roles" / role / "templates"), str(path.parent)]
+    templar = Templar(loader=DataLoader(), variables=known).copy_with_new_env(searchpath=search)
     overrides = {"trim_blocks": True, "keep_trailing_newline": True}
     return str(templar.template(trust_as_template(path.read_text()), overrides=overrides))
