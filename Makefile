@@ -27,3 +27,11 @@ $(VENV)/.installed: requirements.txt
 .PHONY: lock
 lock: ## Pin requirements.in into requirements.txt (needs uv)
 	uv pip compile --generate-hashes --universal --python-version 3.11 --no-header -q requirements.in -o requirements.txt
+
+.PHONY: demo
+demo: venv ## A throwaway host with the whole stack on https://127.0.0.1:8443 (DEMO_HTTP_PORT, DEMO_HTTPS_PORT)
+	@$(BIN)/python -m tests.testbed.demo up
+
+.PHONY: demo-down
+demo-down: ## Remove all that `make demo` made, and only that
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m tests.testbed.demo down; else $(PYTHON) -m tests.testbed.demo down; fi
