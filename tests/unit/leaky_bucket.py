@@ -13,7 +13,7 @@ Divisions are of C integers. With ``nodelay`` an accepted request is never held 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 SCALE = 1000
@@ -65,15 +65,33 @@ class LeakyBucket:
         return sum(self.admit(moment) for moment in times_ms)
 
 
-def burst_admitted(requests_per_minute: int, burst: int, count: int, elapsed_ms: int) -> int:
-    """Return how many of *count* requests pass when they take *elapsed_ms* and begin with an empty bucket.
+@dataclass(frozen=True)
+class Volley:
+    """Requests of which we know only how many they were and between which moments (ms) they were sent."""
 
-    Raises ValueError when that depends on when each of them came: from the time of one request on, one
-    more than at once may pass.
+    count: int
+    start_ms: int
+    end_ms: int
+
+
+def admitted_in_each(requests_per_minute: int, burst: int, volleys: Sequence[Volley]) -> list[int]:
+    """Return how many requests of each of two or fewer *volleys* pass, beginning with an empty bucket.
+
+    Raises ValueError when that depends on when exactly each request came: the volleys took too long.
     """
-    at_once = LeakyBucket(requests_per_minute, burst).admitted([0] * count)
-    late = LeakyBucket(requests_per_minute, burst)
-    at_last = late.admitted([0] * min(count, burst + 1) + [elapsed_ms] * max(count - burst - 1, 0))
-    if at_once != at_last:
-        raise ValueError(f"{count} requests in {elapsed_ms} ms: {at_once} to {at_last} may pass")
-    return at_once
+
+    def counts(first: str, rest: str, then: str) -> list[int]:
+        bucket = LeakyBucket(requests_per_minute, burst)
+        found = []
+        for number, volley in enumerate(volleys):
+            at_once = min(volley.count, burst + 1)
+            moments = [first] * at_once + [rest] * (volley.count - at_once) if number == 0 else [then] * volley.count
+            found.append(bucket.admitted(getattr(volley, moment) for moment in moments))
+        return found
+
+    # The bucket drains most when it fills early and is asked late, and least the other way round.
+    most = counts("start_ms", "end_ms", "end_ms")
+    least = counts("end_ms", "end_ms", "start_ms")
+    if most != least:
+        raise ValueError(f"{least} to {most} requests may pass: {list(volleys)}")
+    return most

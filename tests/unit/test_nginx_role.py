@@ -1,0 +1,266 @@
+"""The nginx role without a host: what its templates and checks come to."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import re
+from typing import Any
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from leaky_bucket import LeakyBucket, Volley, admitted_in_each
+from rendering import ROOT, evaluate, render
+
+DEVELOPMENT = {"nginx_environment": "development", "__nginx_live": {}}
+
+
+def configuration(**variables: Any) -> str:
+    """Return nginx.conf."""
+    return render("nginx", "conf/nginx.conf.j2", **({**DEVELOPMENT, **variables}))
+
+
+def compose(**variables: Any) -> dict[str, Any]:
+    """Return the nginx service of the Compose fragment."""
+    service: dict[str, Any] = yaml.safe_load(render("nginx", "compose.yaml.j2", **variables))["services"]["nginx"]
+    return service
+
+
+def problems(**variables: Any) -> list[str]:
+    """Return what preflight objects to."""
+    tls = "(__nginx_tls_checks if __nginx_provided and __nginx_pem_given else [])"
+    found = evaluate("nginx", f"(__nginx_checks + {tls}) | selectattr('wrong') | map(attribute='why')", **variables)
+    return list(found)
+
+
+def pair(names: list[str], days: int = 90, key: ec.EllipticCurvePrivateKey | None = None) -> tuple[str, str]:
+    """Return a self-signed certificate for *names* that ends in *days*, and a key, as PEM texts."""
+    own = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+    start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=365)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(own.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + datetime.timedelta(days=365 + days))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
+        .sign(own, hashes.SHA256())
+    )
+    pem = (key or own).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM).decode(), pem.decode()
+
+
+def given(names: list[str], **variables: Any) -> dict[str, Any]:
+    """Return variables of a production edge with a given certificate for *names*."""
+    certificate, key = pair(names, variables.pop("days", 90), variables.pop("key", None))
+    return {
+        "nginx_tls_mode": "provided",
+        "nginx_tls_certificate": certificate,
+        "nginx_tls_private_key": key,
+        "nginx_server_names": ["bot.example.com"],
+    } | variables
+
+
+def location(text: str, path: str) -> str:
+    """Return the body of the location *path*."""
+    found = re.search(rf"\n( *)location {re.escape(path)} \{{\n(.*?)\n\1\}}", text, re.DOTALL)
+    assert found, path
+    return found.group(2)
+
+
+def test_every_variable_is_specified_with_its_default() -> None:
+    defaults = yaml.safe_load((ROOT / "roles/nginx/defaults/main.yml").read_text())
+    specified = yaml.safe_load((ROOT / "roles/nginx/meta/argument_specs.yml").read_text())
+    options = specified["argument_specs"]["main"]["options"]
+    assert {name: option["default"] for name, option in options.items()} == defaults
+
+
+def test_limits_are_those_asked_for() -> None:
+    text = configuration()
+    assert "limit_req_zone $binary_remote_addr zone=api:10m rate=60r/m;" in text
+    assert "limit_req_zone $webhook_token zone=webhook:10m rate=300r/m;" in text
+    assert "limit_req_status 503;" in location(text, "/api/v1/webhooks/")
+    for path in ("= /api/v1/health", r"~ ^/(metrics|api/v1/health/ready)$", "/static/"):
+        assert "limit_req" not in location(text, path)
+
+
+def test_tls_is_mozillas_intermediate_6_0() -> None:
+    text = configuration()
+    assert "ssl_protocols TLSv1.2 TLSv1.3;" in text
+    assert "ssl_ecdh_curve X25519MLKEM768:X25519:prime256v1:secp384r1;" in text
+    assert "ssl_prefer_server_ciphers off;" in text
+    ciphers = re.search(r"ssl_ciphers (\S+);", text)
+    assert ciphers
+    assert set(ciphers.group(1).split(":")) == {
+        f"ECDHE-{key}-{cipher}"
+        for key in ("ECDSA", "RSA")
+        for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
+    }
+
+
+def test_a_webhooks_error_log_cannot_hold_its_token() -> None:
+    text = configuration(nginx_server_names=["bot.example.com"])
+    assert "error_log stderr emerg;" in location(text, "/api/v1/webhooks/")
+    assert "error_log stderr emerg;" in location(text, "@problem")
+    log = re.search(r"log_format tradingbot (.*?);\n", text, re.DOTALL)
+    assert log
+    assert not set(re.findall(r"\$(\w+)", log.group(1))) & {"request", "request_uri", "uri", "args", "http_referer"}
+
+
+def test_the_mark_of_the_configuration_changes_with_what_it_depends_on() -> None:
+    def mark(**variables: Any) -> str:
+        text = configuration(**variables)
+        marks = re.findall(r"[0-9a-f]{64}", text.replace(str(re.search("Certificate sha256 (.*);", text)), ""))
+        line = re.search(r"^# configuration ([0-9a-f]{64})$", text, re.MULTILINE)
+        assert line
+        assert marks.count(line.group(1)) == 2, "in the comment for apply.sh and in what nginx answers"
+        return line.group(1)
+
+    other = base64.b64encode(b"another certificate").decode()
+    marks = [
+        mark(),
+        mark(nginx_api_burst=21),
+        mark(nginx_image="nginx:1.30.1-alpine"),
+        mark(__nginx_live={"content": other}),
+    ]
+    assert len(set(marks)) == len(marks)
+    assert mark() == marks[0]
+
+
+def test_unknown_host_names_are_refused_only_when_names_are_given() -> None:
+    assert "return 421;" not in configuration()
+    assert configuration().count("default_server") == 2
+    named = configuration(nginx_server_names=["bot.example.com", "192.0.2.1"])
+    assert "return 421;" in named
+    assert "server_name bot.example.com 192.0.2.1;" in named
+
+
+def test_without_tls_there_is_one_plain_server() -> None:
+    text = configuration(nginx_tls_mode="off")
+    assert "ssl" not in text.replace("$ssl_protocol", "")
+    assert "Strict-Transport-Security $hsts" not in text
+    assert compose(nginx_tls_mode="off")["ports"] == ["80:8080"]
+
+
+def test_clients_are_believed_only_behind_trusted_proxies() -> None:
+    assert "real_ip" not in configuration()
+    text = configuration(nginx_trusted_proxies=["192.0.2.0/24"])
+    assert "set_real_ip_from 192.0.2.0/24;" in text
+    assert "real_ip_header X-Forwarded-For;" in text
+    assert "proxy_set_header X-Forwarded-For $remote_addr;" in text
+
+
+def test_a_redirect_names_the_port_unless_it_is_443() -> None:
+    assert "return 308 https://$host$request_uri;" in configuration()
+    assert "return 308 https://$host:8443$request_uri;" in configuration(nginx_redirect_port=8443)
+
+
+def test_the_container_has_no_more_rights_than_it_needs() -> None:
+    service = compose()
+    assert service["user"] == "101:101"
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "cap_add" not in service
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert all(volume.endswith(":ro") for volume in service["volumes"])
+    assert not any("docker.sock" in volume for volume in service["volumes"])
+    assert service["restart"] == "unless-stopped"
+    assert {"cpus", "mem_limit", "pids_limit", "logging", "healthcheck", "stop_grace_period"} <= set(service)
+
+
+def test_names_of_a_self_signed_certificate() -> None:
+    names = evaluate("nginx", "__nginx_selfsigned_san", nginx_server_names=["a.example", "192.0.2.1", "2001:db8::1"])
+    given_names = ["DNS:a.example", "IP:192.0.2.1", "IP:2001:db8::1"]
+    assert list(names) == [*given_names, "DNS:localhost", "IP:127.0.0.1", "IP:::1"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"nginx_tls_mode": "off", "nginx_server_names": ["a.example"]}, "clear text in production"),
+        ({"nginx_tls_mode": "off", "nginx_environment": "development"}, "in clear text"),
+        ({"nginx_tls_mode": "selfsigned", "nginx_server_names": ["a.example"]}, "self-signed"),
+        (given(["bot.example.com"], nginx_server_names=[]), "host names of other people"),
+        (given(["bot.example.com"], nginx_tls_private_key=""), "one of them is empty"),
+        (given(["bot.example.com"], days=13), "nginx_tls_min_days"),
+        (given(["bot.example.com"], days=-1), "in the past"),
+        (given(["bot.example.com"], key=ec.generate_private_key(ec.SECP256R1())), "does not belong"),
+        (given(["other.example.com"]), "not all of nginx_server_names"),
+        (given(["*.bot.example.com"]), "not all of nginx_server_names"),
+    ],
+)
+def test_preflight_refuses(variables: dict[str, Any], reason: str) -> None:
+    found = problems(**variables)
+    assert len(found) == 1, found
+    assert reason in found[0]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"nginx_environment": "development"},
+        {"nginx_environment": "development", "nginx_tls_mode": "off", "nginx_allow_plain_http": True},
+        {"nginx_server_names": ["bot.example.com"], "nginx_allow_self_signed": True},
+        given(["bot.example.com"]),
+        given(["*.example.com"]),
+    ],
+)
+def test_preflight_accepts(variables: dict[str, Any]) -> None:
+    assert problems(**variables) == []
+
+
+def test_an_unreadable_certificate_is_an_error_that_preflight_rescues() -> None:
+    with pytest.raises(Exception, match=r"(?i)certificate"):
+        problems(**given(["bot.example.com"], nginx_tls_certificate="not a certificate"))
+
+
+class TestLeakyBucket:
+    """The model against what the source of nginx says, computed by hand."""
+
+    def test_a_burst_at_once(self) -> None:
+        assert LeakyBucket(60, 20).admitted([0] * 100) == 21
+        assert LeakyBucket(300, 0).admitted([0] * 100) == 1
+
+    def test_one_request_drains_in_the_time_of_one(self) -> None:
+        bucket = LeakyBucket(300, 1)
+        assert bucket.token_seconds == 0.2
+        assert [bucket.admit(ms) for ms in (0, 0, 0, 199, 200, 200, 399, 400)] == [
+            *[True, True, False, False],
+            *[True, False, False, True],
+        ]
+
+    def test_a_rejected_request_costs_nothing(self) -> None:
+        bucket = LeakyBucket(60, 0)
+        assert bucket.admit(0)
+        assert not any(bucket.admit(ms) for ms in range(1, 1000))
+        assert bucket.admit(1000)
+
+    def test_a_full_bucket_drains_in_drain_seconds(self) -> None:
+        bucket = LeakyBucket(60, 20)
+        assert bucket.admitted([0] * 21) == 21
+        assert bucket.admitted([round(bucket.drain_seconds * 1000)] * 30) == 21
+
+    def test_time_does_not_go_back(self) -> None:
+        bucket = LeakyBucket(60, 1)
+        assert [bucket.admit(ms) for ms in (500, 0, 0)] == [True, True, False]
+
+    def test_the_long_run_keeps_to_the_rate(self) -> None:
+        assert LeakyBucket(300, 30).admitted(range(0, 60_000, 10)) == 300 + 30
+
+    def test_volleys_that_can_be_told(self) -> None:
+        first = Volley(30, 0, 300)
+        assert admitted_in_each(60, 20, [first]) == [21]
+        assert admitted_in_each(60, 20, [first, Volley(5, 2400, 2700)]) == [21, 2]
+        with pytest.raises(ValueError, match="may pass"):
+            admitted_in_each(60, 20, [Volley(30, 0, 1000)])
+        with pytest.raises(ValueError, match="may pass"):
+            admitted_in_each(60, 20, [first, Volley(5, 2900, 3100)])
