@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from ansible import constants as C
+from ansible import constants
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.parsing.vault import VaultLib, VaultSecret, is_encrypted, match_encrypt_secret
 from ansible.plugins.action import ActionBase
-
 from ansible_collections.tradingbot.stack.plugins.plugin_utils import secrets as rules
 from ansible_collections.tradingbot.stack.plugins.plugin_utils import vault as vaults
 
@@ -81,7 +80,7 @@ def _read(vault: VaultLib, path: str) -> tuple[str, str | None, VaultSecret]:
     """Return clear text, vault id and password of the vault file *path*, which may not exist yet."""
     if not os.path.lexists(path):
         vault_id, secret = match_encrypt_secret(
-            vault.secrets, encrypt_vault_id=C.config.get_config_value("DEFAULT_VAULT_ENCRYPT_IDENTITY")
+            vault.secrets, encrypt_vault_id=constants.config.get_config_value("DEFAULT_VAULT_ENCRYPT_IDENTITY")
         )
         return "", vault_id, secret
     with open(path, "rb") as file:
@@ -127,7 +126,7 @@ class ActionModule(ActionBase):
                 f"This run has {len(folders)} inventory folders, so it is not clear whose secrets to make. "
                 "Name one with `-i inventories/prod`, or the file with `-e secrets_path=<path>/vault.yml`."
             )
-        for extension in C.YAML_FILENAME_EXTENSIONS:
+        for extension in constants.YAML_FILENAME_EXTENSIONS:
             single = f"{folders[0]}/group_vars/all{extension}"
             if os.path.isfile(single):
                 raise AnsibleActionFail(

@@ -37,7 +37,6 @@ import os
 from typing import Any
 
 from ansible.plugins.lookup import LookupBase
-
 from ansible_collections.tradingbot.stack.plugins.plugin_utils import inventory as rules
 from ansible_collections.tradingbot.stack.plugins.plugin_utils import vault as vaults
 

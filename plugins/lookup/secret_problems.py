@@ -38,7 +38,6 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
-
 from ansible_collections.tradingbot.stack.plugins.plugin_utils import secrets as rules
 from ansible_collections.tradingbot.stack.plugins.plugin_utils import vault as vaults
 

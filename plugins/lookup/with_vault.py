@@ -41,7 +41,6 @@ from ansible import context
 from ansible.errors import AnsibleError
 from ansible.parsing.vault import is_encrypted
 from ansible.plugins.lookup import LookupBase
-
 from ansible_collections.tradingbot.stack.plugins.plugin_utils import vault as vaults
 
 
