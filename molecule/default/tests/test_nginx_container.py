@@ -1,0 +1,126 @@
+"""The container, and how a new configuration gets into it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+ROOT = Path(__file__).resolve().parents[3]
+COMPOSE = "docker compose --project-directory /opt/tradingbot"
+CONFIGURATION = "/opt/tradingbot/nginx/conf/nginx.conf"
+
+
+def inspect(host: Any) -> dict[str, Any]:
+    """Return what Docker knows of the container."""
+    with host.sudo():
+        container = host.check_output(f"{COMPOSE} ps --quiet nginx")
+        found: dict[str, Any] = json.loads(host.check_output(f"docker inspect {container}"))[0]
+    return found
+
+
+def inside(host: Any, command: str) -> Any:
+    """Run *command* in the container as its user."""
+    with host.sudo():
+        return host.run(f"{COMPOSE} exec -T nginx {command}")
+
+
+def apply(host: Any, **variables: Any) -> subprocess.CompletedProcess[str]:
+    """Apply the role to this host with *variables* on top of the inventory's."""
+    command = ["ansible", host.backend.host, "--inventory", host.backend.ansible_inventory, "--become"]
+    command += ["--module-name", "ansible.builtin.include_role", "--args", "name=tradingbot.stack.nginx"]
+    return subprocess.run(
+        [*command, "--extra-vars", json.dumps(variables)],
+        cwd=ROOT,
+        env=os.environ | {"ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+    )
+
+
+def test_it_is_healthy_and_confined(host: Any) -> None:
+    found = inspect(host)
+    assert found["State"]["Health"]["Status"] == "healthy"
+    assert found["Config"]["User"] == "101:101"
+    limits = found["HostConfig"]
+    assert limits["ReadonlyRootfs"] is True
+    assert limits["CapDrop"] == ["ALL"]
+    assert not limits["CapAdd"]
+    assert "no-new-privileges:true" in limits["SecurityOpt"]
+    assert limits["RestartPolicy"]["Name"] == "unless-stopped"
+    assert min(limits["Memory"], limits["NanoCpus"], limits["PidsLimit"]) > 0
+    assert limits["LogConfig"]["Config"]["max-size"]
+    assert all(not mount["RW"] for mount in found["Mounts"])
+    assert found["Config"]["Healthcheck"]["Interval"] == 30_000_000_000
+
+
+def test_its_processes_have_no_capability(host: Any) -> None:
+    status = inside(host, "cat /proc/1/status").stdout
+    assert re.search(r"^Uid:\s+101\s+101\s+101\s+101$", status, re.MULTILINE)
+    assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE)
+    assert re.search(r"^CapBnd:\s+0+$", status, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", ["/", "/etc", "/etc/nginx", "/etc/tradingbot/nginx", "/etc/tradingbot/tls", "/srv/static"])
+def test_it_cannot_write(host: Any, path: str) -> None:
+    attempt = inside(host, f"touch {path}/written")
+    assert attempt.rc != 0
+    assert "Read-only file system" in attempt.stderr
+
+
+def test_its_status_is_for_itself_alone(host: Any, https_url: str) -> None:
+    assert "Active connections" in inside(host, "curl -s http://127.0.0.1:8081/status").stdout
+    published = inspect(host)["NetworkSettings"]["Ports"]
+    assert {port for port, bindings in published.items() if bindings} == {"8080/tcp", "8443/tcp"}
+    assert requests.get(f"{https_url}/status", verify=False, timeout=20).status_code == 404
+
+
+def test_a_new_configuration_is_a_reload(host: Any, https_url: str) -> None:
+    before = inspect(host)
+    client = requests.Session()
+    client.verify = False
+    assert client.get(f"{https_url}/static/index.html", timeout=20).status_code == 200
+    try:
+        done = apply(host, nginx_static_max_age=4321)
+        assert done.returncode == 0, done.stdout + done.stderr
+        answer = client.get(f"{https_url}/static/index.html", timeout=20)
+        assert answer.headers["Cache-Control"] == "max-age=4321"
+    finally:
+        restored = apply(host)
+    assert restored.returncode == 0, restored.stdout + restored.stderr
+    after = inspect(host)
+    for key in ("Id", "Created"):
+        assert after[key] == before[key], "the container was not replaced"
+    for key in ("Pid", "StartedAt"):
+        assert after["State"][key] == before["State"][key], "nor was its first process"
+    assert "max-age=4321" not in client.get(f"{https_url}/static/index.html", timeout=20).headers["Cache-Control"]
+
+
+def test_a_bad_configuration_does_not_land(host: Any, https_url: str) -> None:
+    landed = host.file(CONFIGURATION).sha256sum
+    refused = apply(host, nginx_proxy_read_timeout="soon")
+    assert refused.returncode != 0
+    assert "[emerg] invalid value" in refused.stdout + refused.stderr, "nginx's own message is shown"
+    assert host.file(CONFIGURATION).sha256sum == landed
+    assert requests.get(f"{https_url}/api/v1/health", verify=False, timeout=20).status_code == 200
+
+
+def test_a_configuration_that_landed_without_a_reload_is_loaded_by_the_next_run(host: Any) -> None:
+    """As after a play that was killed in between."""
+    running = inside(host, "curl -s http://127.0.0.1:8081/configuration").stdout.strip()
+    other = "0" * 64
+    with host.sudo():
+        assert host.run(f"sed -i.killed s/{running}/{other}/ {CONFIGURATION}").rc == 0
+        assert inside(host, "nginx -q -c /etc/tradingbot/nginx/nginx.conf -s reload").rc == 0
+        assert host.run(f"mv {CONFIGURATION}.killed {CONFIGURATION}").rc == 0
+    done = apply(host)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert inside(host, "curl -s http://127.0.0.1:8081/configuration").stdout.strip() == running
