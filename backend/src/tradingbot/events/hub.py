@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
+from tradingbot.core.tasks import stop
 from tradingbot.events.schemas import CHANNEL, Event
 
 log = structlog.stdlib.get_logger("tradingbot.events")
@@ -51,9 +52,7 @@ class EventHub:
     async def close(self) -> None:
         """Stops receiving."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await stop(self._task)
 
     def subscribe(self, user_id: UUID) -> Subscription:
         """Starts to queue the user's events for one client."""

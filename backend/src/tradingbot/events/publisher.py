@@ -7,6 +7,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from tradingbot.core.tasks import stop
 from tradingbot.events.schemas import CHANNEL, Event
 
 log = structlog.stdlib.get_logger("tradingbot.events")
@@ -38,9 +39,7 @@ class EventPublisher:
             return
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._queue.join(), 1)
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await stop(self._task)
 
     async def _run(self) -> None:
         while True:

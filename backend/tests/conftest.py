@@ -1,0 +1,170 @@
+"""Fixtures: real servers, a database made by the real migrations and emptied for each test, and the application."""
+
+import asyncio
+import base64
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import asyncpg
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from tests import servers
+from tradingbot.api_keys import service as api_keys
+from tradingbot.app import create_app
+from tradingbot.core.database import Database
+from tradingbot.core.settings import Settings
+from tradingbot.migrations.runner import MigrationSettings, migrate
+from tradingbot.strategies import service as strategies
+from tradingbot.users import service as users
+
+SECRET_KEY = secrets.token_urlsafe(48)
+WEBHOOK_SECRET = secrets.token_urlsafe(24)
+ENCRYPTION_KEY = base64.urlsafe_b64encode(bytes(range(100, 132))).decode()
+
+
+class Account(NamedTuple):
+    """A user with one strategy and one API key."""
+
+    email: str
+    token: str
+    api_key: str
+
+    @property
+    def webhook(self) -> str:
+        """Path of the strategy's webhook."""
+        return f"/api/v1/webhooks/tradingview/{self.token}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers that a reader sends."""
+        return {"X-API-Key": self.api_key}
+
+
+def execute(url: str, *statements: str) -> None:
+    """Runs statements on a connection of their own."""
+
+    async def run() -> None:
+        connection = await asyncpg.connect(url)
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    asyncio.run(run())
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    with servers.postgresql() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    with servers.redis() as url:
+        yield url
+
+
+class MakeDatabase:
+    """Makes empty databases."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self._names: list[str] = []
+
+    def __call__(self) -> str:
+        name = f"test_{secrets.token_hex(6)}"
+        execute(self._server, f"CREATE DATABASE {name}")
+        self._names.append(name)
+        return f"{self._server.rpartition('/')[0]}/{name}"
+
+    def drop_all(self) -> None:
+        """Removes what was made."""
+        execute(self._server, *(f"DROP DATABASE {name} WITH (FORCE)" for name in self._names))
+
+
+@pytest.fixture(scope="session")
+def make_database(postgresql_url: str) -> Iterator[MakeDatabase]:
+    maker = MakeDatabase(postgresql_url)
+    yield maker
+    maker.drop_all()
+
+
+@pytest.fixture(scope="session")
+def migrated_url(make_database: MakeDatabase) -> str:
+    url = make_database()
+    asyncio.run(migrate(MigrationSettings(database_url=url)))
+    return url
+
+
+@pytest.fixture
+def database_url(migrated_url: str) -> str:
+    execute(migrated_url, "TRUNCATE users CASCADE")
+    return migrated_url
+
+
+@pytest.fixture
+def environment(
+    database_url: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
+    """The variables of a complete configuration, set for this test."""
+    variables = {
+        "ENVIRONMENT": "test",
+        "SECRETS_DIR": str(tmp_path / "secrets"),
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "SECRET_KEY": SECRET_KEY,
+        "WEBHOOK_SECRET": WEBHOOK_SECRET,
+        "ENCRYPTION_KEY": ENCRYPTION_KEY,
+        "LOGS_DIR": str(tmp_path / "logs"),
+        "MODELS_DIR": str(tmp_path / "models"),
+        "CACHE_DIR": str(tmp_path / "cache"),
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return variables
+
+
+@pytest.fixture
+def settings(environment: dict[str, str]) -> Settings:
+    return Settings()
+
+
+@pytest.fixture
+async def app(settings: Settings) -> AsyncIterator[FastAPI]:
+    application = create_app(settings)
+    async with application.router.lifespan_context(application):
+        yield application
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(app) as http:
+        yield http
+
+
+def client_of(app: FastAPI) -> httpx.AsyncClient:
+    """A client that speaks to the application without a network."""
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+
+
+async def make_account(settings: Settings, email: str) -> Account:
+    """Makes a user with a strategy and an API key."""
+    database = Database(settings)
+    key = settings.secret_key.get_secret_value()
+    async with database.transaction() as session:
+        user = await users.get_or_create(session, email)
+        token = await strategies.create(session, user, "first", key)
+        api_key = await api_keys.create(session, user, "first", key)
+    await database.close()
+    return Account(email, token, api_key)
+
+
+@pytest.fixture
+async def account(settings: Settings) -> Account:
+    return await make_account(settings, "trader@mail.test")
