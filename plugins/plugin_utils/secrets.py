@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import re
 import secrets
 import string
@@ -78,7 +79,7 @@ def _pattern_reason(value: str) -> str | None:
         return f"has fewer than {MIN_VARIETY} different characters"
     if value in (value + value)[1:-1]:
         return "is one piece repeated"
-    steps = [abs(ord(after) - ord(before)) <= 1 for before, after in zip(value, value[1:], strict=False)]
+    steps = [abs(ord(after) - ord(before)) <= 1 for before, after in itertools.pairwise(value)]
     return "is a run of neighbouring characters" if sum(steps) * 2 > len(steps) else None
 
 
@@ -134,12 +135,11 @@ def findings(
             continue
         again = f" and delete its line, then: {generate}" if name in kinds else " and give its real value"
         found.append({"what": name, "why": why, "fix": edit + again})
-    for same in _reused(values):
-        found.append(
-            {
-                "what": ", ".join(same),
-                "why": "have the same value: whoever learns one has them all",
-                "fix": f"{edit} and delete the lines of all but the one in use, then: {generate}",
-            }
-        )
-    return found
+    return found + [
+        {
+            "what": ", ".join(same),
+            "why": "have the same value: whoever learns one has them all",
+            "fix": f"{edit} and delete the lines of all but the one in use, then: {generate}",
+        }
+        for same in _reused(values)
+    ]
