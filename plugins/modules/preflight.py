@@ -241,12 +241,12 @@ def check_privileges(uid: int) -> Iterator[Problem]:
 
 
 def check_system(facts: dict[str, Any], params: dict[str, Any]) -> Iterator[Problem]:
-    release = facts["os"]
+    release, supported = facts["os"], ", ".join(params["distributions"])
     names = {f"{release['id']} {release['version']}", f"{release['id']} {release['codename']}"}
     if not names & set(params["distributions"]):
         yield problem(
             "operating system",
-            f"this is {' '.join(filter(None, release.values())) or 'unknown'}, supported are {', '.join(params['distributions'])}",
+            f"this is {' '.join(filter(None, release.values())) or 'unknown'}, supported are {supported}",
             "use a host with one of these, or add yours to docker_host_supported_distributions",
         )
     if facts["architecture"] not in params["architectures"]:
@@ -290,7 +290,7 @@ def check_clock(controller: float | None, now: float, most: int) -> Iterator[Pro
         yield problem(
             "clock",
             f"the host's clock is {now - controller:+.1f} s off the controller's, {most} s are allowed",
-            "timedatectl set-ntp true && systemctl restart systemd-timesyncd (or chrony), or raise docker_host_clock_offset_max",
+            "timedatectl set-ntp true (or mend chrony), or raise docker_host_clock_offset_max",
         )
 
 
@@ -324,7 +324,9 @@ def _publishers(containers: list[dict[str, Any]], ports: set[int]) -> dict[int, 
     }
 
 
-def check_ports(ports: set[int], project: str, containers: list[dict[str, Any]], root: Path = target.ROOT) -> Iterator[Problem]:
+def check_ports(
+    ports: set[int], project: str, containers: list[dict[str, Any]], root: Path = target.ROOT
+) -> Iterator[Problem]:
     publishers = _publishers(containers, ports)
     for port, container in sorted(publishers.items()):
         if (container.get("Labels") or {}).get("com.docker.compose.project") != project:
@@ -336,11 +338,17 @@ def check_ports(ports: set[int], project: str, containers: list[dict[str, Any]],
             )
     for listener in target.listeners(ports - set(publishers), root):
         who = f"{listener.command} (pid {listener.pid})" if listener.pid else "a process that cannot be seen from here"
-        stop = f"systemctl disable --now {listener.unit}" if listener.unit else f"ss -ltnp 'sport = :{listener.port}', then stop what it shows"
+        stop = (
+            f"systemctl disable --now {listener.unit}"
+            if listener.unit
+            else f"ss -ltnp 'sport = :{listener.port}', then stop what it shows"
+        )
         yield problem(f"port {listener.port}", f"{who} listens on it", stop)
 
 
-def check_network(wanted: dict[str, Any], existing: dict[str, Any] | None, root: Path = target.ROOT) -> Iterator[Problem]:
+def check_network(
+    wanted: dict[str, Any], existing: dict[str, Any] | None, root: Path = target.ROOT
+) -> Iterator[Problem]:
     subnet = ipaddress.IPv4Network(wanted["subnet"])
     ours = wanted["bridge"]
     if existing is not None:
@@ -350,7 +358,7 @@ def check_network(wanted: dict[str, Any], existing: dict[str, Any] | None, root:
             yield problem(
                 f"network {wanted['name']}",
                 f"it exists as {', '.join(filter(None, subnets))} on {ours}, wanted is {subnet} on {wanted['bridge']}",
-                f"stop the containers in it, then docker network rm {wanted['name']}; or set docker_host_network_subnet",
+                f"stop the containers in it, docker network rm {wanted['name']}; or set docker_host_network_subnet",
             )
     for interface, network in target.routes(root):
         if interface != ours and network.overlaps(subnet):
@@ -408,7 +416,7 @@ def check_versions(packages: dict[str, str], minimum: dict[str, str]) -> Iterato
             yield problem(
                 f"package {name}",
                 f"{packages[name]} is installed, {least} or newer is needed",
-                f"apt-get install --only-upgrade {name}; if there is nothing newer: apt-get remove {name} and run again",
+                f"apt-get install --only-upgrade {name}; if nothing is newer: apt-get remove {name}, run again",
             )
 
 
