@@ -91,7 +91,7 @@ def tradingbot(host: hosts.Host, *arguments: str) -> dict[str, str]:
 
 def make_credentials(host: hosts.Host) -> None:
     """Make a strategy with its webhook address and an API key, and keep them where only this user reads them."""
-    name = f"demo {time.strftime('%Y-%m-%d %H:%M:%S')}"
+    name = f"demo-{time.strftime('%Y%m%dT%H%M%S')}"
     credentials = {
         "webhook_url": tradingbot(host, "strategy", "create", "--user", USER, "--name", name)["webhook_url"],
         "api_key": tradingbot(host, "api-key", "create", "--user", USER, "--name", name)["api_key"],
