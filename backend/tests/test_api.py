@@ -1,0 +1,89 @@
+"""What holds for all endpoints: problem documents, request ids, CORS, documentation."""
+
+import httpx
+import pytest
+from openapi_spec_validator import validate
+
+from tests.conftest import client_of
+from tests.test_webhooks import assert_problem
+from tradingbot.app import create_app
+from tradingbot.core.settings import Settings
+
+
+async def test_health_is_exact(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/api/v1/health")
+    assert (answer.status_code, answer.content) == (200, b'{"status":"healthy"}')
+
+
+async def test_ready(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/api/v1/health/ready")
+    assert answer.json() == {"status": "ready", "checks": {"postgresql": "ok", "redis": "ok", "schema": "ok"}}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nowhere", 404),
+        ("GET", "/api/v1/signals/", 404),
+        ("DELETE", "/api/v1/signals", 405),
+        ("GET", "/api/v1/webhooks/tradingview/tbw_x", 405),
+        ("GET", "/api/v1/signals", 401),
+        ("GET", "/api/v1/ws", 404),
+    ],
+)
+async def test_errors_are_problem_documents(client: httpx.AsyncClient, method: str, path: str, status: int) -> None:
+    assert_problem(await client.request(method, path), status)
+
+
+async def test_an_unexpected_error_tells_nothing(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    app = create_app(settings)
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise RuntimeError("postgresql://user:hunter22@db/x")
+
+    async with client_of(app) as client:
+        answer = await client.get("/broken")
+    assert_problem(answer, 500)
+    assert "hunter22" not in answer.text
+    log = capsys.readouterr().out
+    assert answer.headers["x-request-id"] in log
+    assert "RuntimeError" in log
+    assert "hunter22" not in log
+
+
+async def test_request_id_of_the_proxy_is_kept_if_it_is_sane(client: httpx.AsyncClient) -> None:
+    for given, kept in (("abcdef0123456789", True), ("x y", False), ("a" * 65, False)):
+        answer = await client.get("/api/v1/health", headers={"X-Request-ID": given})
+        assert (answer.headers["x-request-id"] == given) is kept
+
+
+async def test_cors_allows_the_named_origin_only(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CORS_ORIGINS", "https://app.mail.test")
+    async with client_of(create_app()) as client:
+        for origin, allowed in (("https://app.mail.test", True), ("https://evil.mail.test", False)):
+            answer = await client.get("/api/v1/health", headers={"Origin": origin})
+            assert (answer.headers.get("access-control-allow-origin") == origin) is allowed
+
+
+async def test_openapi_is_valid_and_complete(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+    validate(document)
+    assert set(document["paths"]) == {
+        "/api/v1/health",
+        "/api/v1/health/ready",
+        "/api/v1/webhooks/tradingview/{token}",
+        "/api/v1/signals",
+    }
+    receive = document["paths"]["/api/v1/webhooks/tradingview/{token}"]["post"]
+    assert set(receive["responses"]) == {"200", "202", "403", "404", "413", "422", "503"}
+    assert (await client.get("/docs")).status_code == 200
+
+
+async def test_docs_can_be_switched_off(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCS_ENABLED", "false")
+    async with client_of(create_app()) as client:
+        for path in ("/docs", "/openapi.json", "/redoc"):
+            assert (await client.get(path)).status_code == 404

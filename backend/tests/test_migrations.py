@@ -1,0 +1,114 @@
+"""The schema from nothing to head and back, and two migrations at once."""
+
+import asyncio
+import subprocess
+from pathlib import Path
+
+import asyncpg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from tests.conftest import MakeDatabase, execute
+from tradingbot.core.database import database_url as to_sqlalchemy
+from tradingbot.migrations import runner
+from tradingbot.migrations.head import VERSIONS, head_revision
+from tradingbot.migrations.metadata import metadata
+from tradingbot.migrations.runner import ADVISORY_LOCK, MigrationSettings, migrate, revision_of
+
+
+def settings_for(url: str, **changes: int) -> MigrationSettings:
+    return MigrationSettings(database_url=url, **changes)
+
+
+async def tables(url: str) -> set[str]:
+    connection = await asyncpg.connect(url)
+    rows = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    await connection.close()
+    return {row[0] for row in rows} - {"alembic_version"}
+
+
+async def test_empty_to_head_to_base_to_head(make_database: MakeDatabase) -> None:
+    url = await asyncio.to_thread(make_database)
+    settings = settings_for(url)
+    head = head_revision()
+    assert await migrate(settings) == f"migrated base -> {head}"
+    assert await tables(url) == {"users", "sessions", "api_keys", "strategies", "signals"}
+    assert await migrate(settings) == f"schema already at head {head}"
+    assert await migrate(settings, "base") == f"migrated {head} -> base"
+    assert await tables(url) == set()
+    assert await revision_of(settings) is None
+    assert await migrate(settings) == f"migrated base -> {head}"
+
+
+def test_head_is_what_alembic_says() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(runner.__file__).parent))
+    assert ScriptDirectory.from_config(config).get_current_head() == head_revision()
+    assert VERSIONS.is_dir()
+
+
+async def test_models_and_migrations_agree(migrated_url: str) -> None:
+    engine = create_async_engine(to_sqlalchemy(settings_for(migrated_url)))
+    async with engine.connect() as connection:
+        options = {"compare_type": True, "compare_server_default": True}
+        differences = await connection.run_sync(
+            lambda sync: compare_metadata(MigrationContext.configure(sync, opts=options), metadata)
+        )
+    await engine.dispose()
+    assert differences == []
+
+
+def test_two_processes_at_once(make_database: MakeDatabase, environment: dict[str, str]) -> None:
+    import os
+
+    variables = os.environ | {"DATABASE_URL": make_database()}
+    processes = [
+        subprocess.Popen(["tradingbot", "migrate"], env=variables, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=60)[0].strip() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    head = head_revision()
+    assert sorted(outputs) == sorted([f"migrated base -> {head}", f"schema already at head {head}"])
+
+
+async def test_waiting_for_the_lock_is_bounded_and_head_needs_no_lock(make_database: MakeDatabase) -> None:
+    url = await asyncio.to_thread(make_database)
+    holder = await asyncpg.connect(url)
+    await holder.execute(f"SELECT pg_advisory_lock({ADVISORY_LOCK})")
+    with pytest.raises(Exception, match="lock timeout"):
+        await migrate(settings_for(url, migrate_wait=1))
+    assert await tables(url) == set()
+    await holder.execute(f"SELECT pg_advisory_unlock({ADVISORY_LOCK})")
+    await migrate(settings_for(url))
+    await holder.execute(f"SELECT pg_advisory_lock({ADVISORY_LOCK})")
+    assert "already at head" in await migrate(settings_for(url, migrate_wait=1))
+    await holder.close()
+
+
+def test_check_tells_by_its_exit_code(make_database: MakeDatabase, environment: dict[str, str]) -> None:
+    import os
+
+    url = make_database()
+    variables = os.environ | {"DATABASE_URL": url}
+    before = subprocess.run(["tradingbot", "migrate", "--check"], env=variables, capture_output=True, text=True)
+    assert (before.returncode, before.stdout.strip()) == (1, f"schema at base, head is {head_revision()}")
+    subprocess.run(["tradingbot", "migrate"], env=variables, check=True, capture_output=True)
+    after = subprocess.run(["tradingbot", "migrate", "--check"], env=variables, capture_output=True, text=True)
+    assert (after.returncode, after.stdout.strip()) == (0, f"schema already at head {head_revision()}")
+
+
+def test_a_failed_migration_changes_nothing(make_database: MakeDatabase, environment: dict[str, str]) -> None:
+    import os
+
+    url = make_database()
+    execute(url, "CREATE TABLE signals (id int)")
+    result = subprocess.run(
+        ["tradingbot", "migrate"], env=os.environ | {"DATABASE_URL": url}, capture_output=True, text=True
+    )
+    assert result.returncode == 1
+    assert "migration failed, the schema is unchanged" in result.stderr
+    assert asyncio.run(tables(url)) == {"signals"}
