@@ -49,18 +49,22 @@ def _write(path: str, content: bytes) -> None:
         raise
 
 
+def _load(clear: str) -> object:
+    """Return what *clear* holds as YAML, or None when it is none; the parser's own words may quote a secret."""
+    try:
+        return yaml.safe_load(clear)
+    except yaml.YAMLError:
+        return None
+
+
 def _parse(clear: str, path: str) -> dict[str, Any]:
     """Return the variables in *clear*; AnsibleError (without a word of it) when it is no YAML mapping."""
-    try:
-        parsed = yaml.safe_load(clear)
-    except yaml.YAMLError:
-        parsed = False
-    if parsed is None:
-        return {}
+    parsed = _load(clear) if clear.strip() else {}
     if not isinstance(parsed, dict):
         raise AnsibleError(
-            f"{path} does not hold `name: value` lines; it is left as it is. Mend it with `ansible-vault edit {path}`."
-        ) from None
+            f"{path} does not hold `name: value` lines; it is left as it is. "
+            f"Mend it with `ansible-vault edit {path}`."
+        )
     return parsed
 
 
@@ -68,7 +72,7 @@ def _added(clear: str, path: str, new: dict[str, str]) -> str:
     """Return *clear* with *new* below it; AnsibleError when lines cannot simply be added at its end."""
     text = clear if clear.endswith("\n") or not clear else clear + "\n"
     text = (text or "---\n") + "".join(f'{name}: "{value}"\n' for name, value in new.items())
-    if _parse(text, path) != _parse(clear, path) | new:
+    if _load(text) != _parse(clear, path) | new:
         raise AnsibleError(
             f"New lines cannot be added below those in {path}; it is left as it is. Write it as plain "
             f"`name: value` lines, without braces and `...`: `ansible-vault edit {path}`."

@@ -30,8 +30,8 @@ FILL: dict[str, tuple[str, str, str]] = {
 """Variables of inventories/prod to fill in: file, example value, what to put."""
 
 FILES = {
-    "tls_certificate_file": "install -m 0644 fullchain.pem {path}",
-    "tls_private_key_file": "install -m 0600 privkey.pem {path}",
+    "tls_certificate_file": "install -D -m 0644 fullchain.pem {path}",
+    "tls_private_key_file": "install -D -m 0600 privkey.pem {path}",
 }
 """Variables that name a file on the controller, and how to put it there."""
 

@@ -1,0 +1,150 @@
+# Copyright: the tradingbot.stack maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The production example refuses until it is filled in, and is complete once it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.tradingbot.stack.plugins.plugin_utils import inventory as rules
+from ansible_collections.tradingbot.stack.plugins.plugin_utils.secrets import SECRETS
+
+ROOT = Path(__file__).resolve().parents[2]
+PROD = ROOT / "inventories" / "prod"
+BIN = Path(sys.executable).parent
+WIRING = Path("group_vars") / "all" / "wiring.yml"
+ROLES = ("docker_host", "postgres", "redis", "backend", "nginx")
+
+
+def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "COLUMNS": "1000"}
+    command = [str(BIN / program), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=120, check=False)
+
+
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    return " ".join((done.stdout + done.stderr).split())
+
+
+@pytest.fixture
+def prod(tmp_path: Path) -> Path:
+    """A copy of the example as it is in the repository, without anything that a person has put there."""
+    folder = tmp_path / "prod"
+    shutil.copytree(PROD, folder, ignore=shutil.ignore_patterns("vault.yml", "*.pem"))
+    return folder
+
+
+def fill(prod: Path) -> list[str]:
+    """Run each command that the refusal gives; return the names of the variables."""
+    done = run("ansible-playbook", "playbooks/preflight.yml", "-i", str(prod))
+    assert done.returncode != 0
+    ways = dict(re.findall(r"^ *\d+\. ([\w, ]+): .*\n *Way out: (.*)$", done.stdout, re.MULTILINE))
+    for pem in ("fullchain.pem", "privkey.pem"):
+        (prod.parent / pem).write_text(f"{pem}\n")
+    (prod.parent / "password").write_text("correct horse battery staple\n")
+    for name, way in ways.items():
+        command = way.split("   (")[0].replace("~/.tradingbot-vault", str(prod.parent / "password"))
+        environment = {
+            **os.environ,
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache/collections"),
+        }
+        step = subprocess.run(
+            ["bash", "-ec", command], cwd=prod.parent, env=environment, capture_output=True, text=True, check=False
+        )
+        assert step.returncode == 0, (name, step.stdout, step.stderr)
+    return list(ways)
+
+
+def variables(prod: Path, host: str = "server") -> dict[str, Any]:
+    """Return all variables of *host*, computed."""
+    play = prod.parent / "variables.yml"
+    wanted = sorted(yaml.safe_load((prod / WIRING).read_text()))
+    task = {
+        "name": "Write what the variables come to",
+        "ansible.builtin.copy": {
+            "dest": "{{ inventory_dir }}/../{{ inventory_hostname }}.json",
+            "mode": "0600",
+            "content": "{{ shown | to_json }}",
+        },
+        "delegate_to": "localhost",
+        "vars": {"shown": {name: "{{ " + name + " }}" for name in wanted}},
+    }
+    play.write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "tasks": [task]}]))
+    done = run("ansible-playbook", str(play), "-i", str(prod), "--vault-password-file", str(prod.parent / "password"))
+    assert done.returncode == 0, said(done)
+    shown: dict[str, Any] = json.loads((prod.parent / f"{host}.json").read_text())
+    return shown
+
+
+def test_refuses_all_that_is_left_together_before_any_connection(prod: Path) -> None:
+    done = run("ansible-playbook", "playbooks/site.yml", "-i", str(prod))
+    assert done.returncode != 0
+    for name in (*rules.FILL, *rules.FILES, *SECRETS):
+        assert name in said(done), name
+    assert "nothing has been changed" in said(done)
+    assert "UNREACHABLE" not in done.stdout
+    assert "Gathering Facts" not in done.stdout
+
+
+def test_the_commands_in_the_refusals_fill_it(prod: Path) -> None:
+    names = fill(prod)
+    assert set(rules.FILL) | set(rules.FILES) <= set(names)
+    filled = [path for path in prod.rglob("*.yml") if re.search(r"^[^#\n]*CHANGE_ME", path.read_text(), re.MULTILINE)]
+    assert filled == []
+    values = variables(prod)
+    assert values["docker_host_services"] == ["postgres", "redis", "backend", "nginx"]
+    assert values["docker_host_required_ports"] == [80, 443, 8001]
+    assert (
+        values["backend_database_url"]
+        == f"postgresql://tradingbot:{values['postgres_password']}@postgres:5432/tradingbot"
+    )
+
+
+def test_groups_decide_what_a_host_carries(prod: Path) -> None:
+    fill(prod)
+    hosts = yaml.safe_load((prod / "hosts.yml").read_text())
+    hosts["all"]["children"]["docker_host"]["hosts"]["database"] = {"ansible_host": "203.0.113.11"}
+    hosts["all"]["children"]["postgres"]["hosts"] = {"database": None}
+    (prod / "hosts.yml").write_text(yaml.safe_dump(hosts))
+    database, server = variables(prod, "database"), variables(prod, "server")
+    assert database["docker_host_services"] == ["postgres"]
+    assert database["docker_host_required_ports"] == []
+    assert database["docker_host_firewall_web_ports"] == []
+    assert server["docker_host_services"] == ["redis", "backend", "nginx"]
+
+
+def test_every_inventory_wires_the_roles_alike() -> None:
+    assert (ROOT / "inventories" / "demo" / WIRING).read_text() == (PROD / WIRING).read_text()
+
+
+def test_wires_only_variables_that_the_roles_have() -> None:
+    known: set[str] = set()
+    for role in ROLES:
+        known |= set(yaml.safe_load((ROOT / "roles" / role / "defaults" / "main.yml").read_text()))
+    own = {"tls_certificate_file", "tls_private_key_file"}
+    for file in (WIRING, WIRING.with_name("main.yml")):
+        assert set(yaml.safe_load((PROD / file).read_text())) - known - own == set()
+
+
+def test_every_secret_is_wired_and_listed() -> None:
+    text = (PROD / WIRING).read_text()
+    assert set(re.findall(r"\bvault_\w+", text)) == set(SECRETS)
+    assert list(yaml.safe_load((PROD / WIRING.with_name("vault.yml.example")).read_text())) == list(SECRETS)
+
+
+def test_a_name_that_was_not_filled_is_found_anywhere() -> None:
+    assert rules.holds_placeholder({"a": [{"b": "x CHANGE_ME"}]})
+    assert not rules.holds_placeholder({"a": [{"b": 1}, None, "fine"]})
+    found = rules.placeholder_findings({"other": ["CHANGE_ME"], "fine": 1}, "inventories/mine")
+    assert [finding["what"] for finding in found] == ["other"]
+    assert "inventories/mine" in found[0]["fix"]
