@@ -31,11 +31,15 @@ async def test_ready(client: httpx.AsyncClient) -> None:
         ("GET", "/api/v1/ws", 404),
     ],
 )
-async def test_errors_are_problem_documents(client: httpx.AsyncClient, method: str, path: str, status: int) -> None:
+async def test_errors_are_problem_documents(
+    client: httpx.AsyncClient, method: str, path: str, status: int
+) -> None:
     assert_problem(await client.request(method, path), status)
 
 
-async def test_an_unexpected_error_tells_nothing(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_an_unexpected_error_tells_nothing(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
     app = create_app(settings)
 
     @app.get("/broken")

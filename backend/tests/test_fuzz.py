@@ -1,5 +1,6 @@
 """Bodies that nobody would send on purpose: never a 500."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -7,16 +8,38 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import Account
+from tests.conftest import Account, client_of, make_account
+from tradingbot.app import create_app
 from tradingbot.core.errors import UnprocessableError
 from tradingbot.core.settings import Settings
 from tradingbot.webhooks.parsing import parse_alert
 
-FIELDS = ["symbol", "ticker", "action", "market_position", "position_size", "quantity", "price", "id", "order_id"]
+FIELDS = [
+    "symbol",
+    "ticker",
+    "action",
+    "market_position",
+    "position_size",
+    "quantity",
+    "price",
+    "id",
+    "order_id",
+]
 FIELDS += ["timenow", "comment", "secret", "other"]
-scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.datetimes().map(str)
-values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10)
-likely = st.sampled_from(["buy", "SELL", "close", "long", "flat", "A", "1e5", "-0", "1e-30", "0001-01-01T00:00:00+14:00"])
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters())
+    | st.datetimes().map(str)
+)
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10
+)
+likely = st.sampled_from(
+    ["buy", "SELL", "close", "long", "flat", "A", "1e5", "-0", "1e-30", "0001-01-01T00:00:00+14:00"]
+)
 alerts = st.dictionaries(st.sampled_from(FIELDS), values | likely)
 valid = st.fixed_dictionaries({"symbol": st.text(min_size=1, max_size=64), "action": st.just("buy")})
 bodies = st.binary() | alerts.map(lambda value: json.dumps(value).encode())
@@ -36,19 +59,10 @@ def test_parsing_accepts_or_refuses(body: bytes) -> None:
 
 @pytest.fixture
 def account_and_settings(settings: Settings) -> tuple[Account, Settings]:
-    import asyncio
-
-    from tests.conftest import make_account
-
     return asyncio.run(make_account(settings, "fuzz@mail.test")), settings
 
 
 def test_intake_never_fails(account_and_settings: tuple[Account, Settings]) -> None:
-    import asyncio
-
-    from tests.conftest import client_of
-    from tradingbot.app import create_app
-
     account, configuration = account_and_settings
     allowed = {200, 202, 403, 413, 422}
     with asyncio.Runner() as runner:

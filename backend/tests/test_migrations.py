@@ -1,6 +1,7 @@
 """The schema from nothing to head and back, and two migrations at once."""
 
 import asyncio
+import os
 import subprocess
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from tradingbot.migrations.runner import ADVISORY_LOCK, MigrationSettings, migra
 
 
 def settings_for(url: str, **changes: int) -> MigrationSettings:
-    return MigrationSettings(database_url=url, **changes)
+    return MigrationSettings.model_validate({"database_url": url, **changes})
 
 
 async def tables(url: str) -> set[str]:
@@ -63,11 +64,10 @@ async def test_models_and_migrations_agree(migrated_url: str) -> None:
 
 
 def test_two_processes_at_once(make_database: MakeDatabase, environment: dict[str, str]) -> None:
-    import os
-
     variables = os.environ | {"DATABASE_URL": make_database()}
     processes = [
-        subprocess.Popen(["tradingbot", "migrate"], env=variables, stdout=subprocess.PIPE, text=True) for _ in range(2)
+        subprocess.Popen(["tradingbot", "migrate"], env=variables, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
     ]
     outputs = [process.communicate(timeout=60)[0].strip() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
@@ -90,20 +90,20 @@ async def test_waiting_for_the_lock_is_bounded_and_head_needs_no_lock(make_datab
 
 
 def test_check_tells_by_its_exit_code(make_database: MakeDatabase, environment: dict[str, str]) -> None:
-    import os
-
     url = make_database()
     variables = os.environ | {"DATABASE_URL": url}
-    before = subprocess.run(["tradingbot", "migrate", "--check"], env=variables, capture_output=True, text=True)
+    before = subprocess.run(
+        ["tradingbot", "migrate", "--check"], env=variables, capture_output=True, text=True
+    )
     assert (before.returncode, before.stdout.strip()) == (1, f"schema at base, head is {head_revision()}")
     subprocess.run(["tradingbot", "migrate"], env=variables, check=True, capture_output=True)
-    after = subprocess.run(["tradingbot", "migrate", "--check"], env=variables, capture_output=True, text=True)
+    after = subprocess.run(
+        ["tradingbot", "migrate", "--check"], env=variables, capture_output=True, text=True
+    )
     assert (after.returncode, after.stdout.strip()) == (0, f"schema already at head {head_revision()}")
 
 
 def test_a_failed_migration_changes_nothing(make_database: MakeDatabase, environment: dict[str, str]) -> None:
-    import os
-
     url = make_database()
     execute(url, "CREATE TABLE signals (id int)")
     result = subprocess.run(

@@ -63,7 +63,12 @@ def test_reused_secret_is_refused(environment: dict[str, str], monkeypatch: pyte
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("PUBLIC_URL", "http://bot.mail.test"), ("PUBLIC_URL", ""), ("CORS_ORIGINS", "*"), ("ENVIRONMENT", "prod")],
+    [
+        ("PUBLIC_URL", "http://bot.mail.test"),
+        ("PUBLIC_URL", ""),
+        ("CORS_ORIGINS", "*"),
+        ("ENVIRONMENT", "prod"),
+    ],
 )
 def test_production_refuses_plain_defaults(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, name: str, value: str

@@ -1,5 +1,7 @@
 """Reading signals back."""
 
+import asyncio
+
 import httpx
 import pytest
 
@@ -30,16 +32,18 @@ async def test_pages_hold_every_signal_once_and_the_newest_first(
     assert symbols == [f"S{number}" for number in reversed(range(7))]
 
 
-async def test_a_user_sees_only_their_own(client: httpx.AsyncClient, account: Account, settings: Settings) -> None:
+async def test_a_user_sees_only_their_own(
+    client: httpx.AsyncClient, account: Account, settings: Settings
+) -> None:
     other = await make_account(settings, "other@mail.test")
     await post(client, other, 1)
     assert (await client.get("/api/v1/signals", headers=account.headers)).json()["items"] == []
     assert len((await client.get("/api/v1/signals", headers=other.headers)).json()["items"]) == 1
 
 
-@pytest.mark.parametrize("key", ["", "nonsense", "ä".encode(), new_token(TokenKind.API_KEY)])
-async def test_invalid_keys(client: httpx.AsyncClient, key: str | bytes) -> None:
-    answer = await client.get("/api/v1/signals", headers=[("X-API-Key", key)])
+@pytest.mark.parametrize("key", [b"", b"nonsense", "ä".encode(), new_token(TokenKind.API_KEY).encode()])
+async def test_invalid_keys(client: httpx.AsyncClient, key: bytes) -> None:
+    answer = await client.get("/api/v1/signals", headers=[(b"X-API-Key", key)])
     assert_problem(answer, 401)
     assert answer.headers["www-authenticate"]
 
@@ -55,8 +59,6 @@ INVALIDATIONS = [
 async def test_revoked_and_expired_keys(
     client: httpx.AsyncClient, account: Account, database_url: str, statement: str
 ) -> None:
-    import asyncio
-
     assert (await client.get("/api/v1/signals", headers=account.headers)).status_code == 200
     await asyncio.to_thread(execute, database_url, statement)
     assert_problem(await client.get("/api/v1/signals", headers=account.headers), 401)
@@ -64,7 +66,16 @@ async def test_revoked_and_expired_keys(
 
 @pytest.mark.parametrize(
     "parameters",
-    [{"limit": "0"}, {"limit": "201"}, {"limit": "x"}, {"cursor": "x"}, {"cursor": "_" * 32}, {"cursor": "é"}],
+    [
+        {"limit": "0"},
+        {"limit": "201"},
+        {"limit": "x"},
+        {"cursor": "x"},
+        {"cursor": "_" * 32},
+        {"cursor": "é"},
+    ],
 )
-async def test_invalid_parameters(client: httpx.AsyncClient, account: Account, parameters: dict[str, str]) -> None:
+async def test_invalid_parameters(
+    client: httpx.AsyncClient, account: Account, parameters: dict[str, str]
+) -> None:
     assert_problem(await client.get("/api/v1/signals", params=parameters, headers=account.headers), 422)

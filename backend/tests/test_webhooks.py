@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
-from tests.conftest import WEBHOOK_SECRET, Account
+from tests.conftest import WEBHOOK_SECRET, Account, client_of
+from tradingbot.app import create_app
 from tradingbot.core.settings import Settings
 from tradingbot.core.tokens import TokenKind, new_token
 
@@ -39,7 +41,9 @@ def assert_problem(answer: httpx.Response, status: int) -> dict[str, Any]:
 async def test_alert_is_stored_whatever_its_content_type(
     client: httpx.AsyncClient, account: Account, content_type: str
 ) -> None:
-    answer = await client.post(account.webhook, content=json.dumps(ALERT), headers={"content-type": content_type})
+    answer = await client.post(
+        account.webhook, content=json.dumps(ALERT), headers={"content-type": content_type}
+    )
     assert answer.status_code == 202
     assert answer.json()["status"] == "accepted"
     (stored,) = await signals_of(client, account)
@@ -61,7 +65,9 @@ async def test_duplicate_answers_200_and_is_stored_once(client: httpx.AsyncClien
 
 
 @pytest.mark.parametrize("alert", [ALERT, {"symbol": "ETHUSDT", "action": "sell"}, ALERT | {"id": 7}])
-async def test_hundred_at_once_are_one(client: httpx.AsyncClient, account: Account, alert: dict[str, Any]) -> None:
+async def test_hundred_at_once_are_one(
+    client: httpx.AsyncClient, account: Account, alert: dict[str, Any]
+) -> None:
     async def post() -> int:
         for _ in range(20):
             answer = await client.post(account.webhook, json=alert)
@@ -75,12 +81,16 @@ async def test_hundred_at_once_are_one(client: httpx.AsyncClient, account: Accou
     assert len(await signals_of(client, account)) == 1
 
 
-async def test_same_order_at_another_time_is_another_alert(client: httpx.AsyncClient, account: Account) -> None:
+async def test_same_order_at_another_time_is_another_alert(
+    client: httpx.AsyncClient, account: Account
+) -> None:
     for moment in ("2026-01-05T12:00:00Z", "2026-01-05T13:00:00Z"):
         assert (await client.post(account.webhook, json=ALERT | {"timenow": moment})).status_code == 202
 
 
-async def test_same_id_is_the_same_alert_whatever_else_it_says(client: httpx.AsyncClient, account: Account) -> None:
+async def test_same_id_is_the_same_alert_whatever_else_it_says(
+    client: httpx.AsyncClient, account: Account
+) -> None:
     assert (await client.post(account.webhook, json=ALERT | {"id": "a-1"})).status_code == 202
     assert (await client.post(account.webhook, json=ALERT | {"id": "a-1", "price": 1})).status_code == 200
 
@@ -98,9 +108,6 @@ async def test_same_content_after_the_window_is_another_alert(
 
 
 async def _client() -> AsyncIterator[httpx.AsyncClient]:
-    from tests.conftest import client_of
-    from tradingbot.app import create_app
-
     app = create_app(Settings())
     async with app.router.lifespan_context(app), client_of(app) as client:
         yield client
@@ -117,7 +124,9 @@ async def test_well_formed_token_of_nobody(client: httpx.AsyncClient, database_u
     assert token not in json.dumps(body)
 
 
-async def test_body_of_64_kib_is_read_and_one_more_byte_is_not(client: httpx.AsyncClient, account: Account) -> None:
+async def test_body_of_64_kib_is_read_and_one_more_byte_is_not(
+    client: httpx.AsyncClient, account: Account
+) -> None:
     start = json.dumps(ALERT)
     exact = start + " " * (64 * 1024 - len(start))
     assert (await client.post(account.webhook, content=exact)).status_code == 202
@@ -136,8 +145,6 @@ async def test_large_body_without_a_length(client: httpx.AsyncClient, account: A
 async def test_right_secret_is_accepted_and_not_stored(
     client: httpx.AsyncClient, account: Account, secret: str | None, database_url: str
 ) -> None:
-    import asyncpg
-
     assert (await client.post(account.webhook, json=ALERT | {"secret": secret})).status_code == 202
     connection = await asyncpg.connect(database_url)
     row = await connection.fetchval("SELECT row_to_json(signals)::text FROM signals")
@@ -193,8 +200,12 @@ async def test_malformed_body(client: httpx.AsyncClient, account: Account, body:
     assert await signals_of(client, account) == []
 
 
-async def test_refusal_names_the_field_and_never_the_value(client: httpx.AsyncClient, account: Account) -> None:
-    answer = await client.post(account.webhook, json={"symbol": "A", "action": "hush-hush", "secret": "s" * 600})
+async def test_refusal_names_the_field_and_never_the_value(
+    client: httpx.AsyncClient, account: Account
+) -> None:
+    answer = await client.post(
+        account.webhook, json={"symbol": "A", "action": "hush-hush", "secret": "s" * 600}
+    )
     body = assert_problem(answer, 422)
     assert {error["field"] for error in body["errors"]} == {"action", "secret"}
     assert "hush-hush" not in answer.text
@@ -210,7 +221,9 @@ async def test_target_position(client: httpx.AsyncClient, account: Account) -> N
     assert stored["action"] is None
 
 
-async def test_amounts_are_exact_and_rounded_to_18_places(client: httpx.AsyncClient, account: Account) -> None:
+async def test_amounts_are_exact_and_rounded_to_18_places(
+    client: httpx.AsyncClient, account: Account
+) -> None:
     raw = '{"symbol":"A","action":"buy","price":12345678901234567890.123456789012345678,"quantity":1e-18}'
     assert (await client.post(account.webhook, content=raw)).status_code == 202
     (stored,) = await signals_of(client, account)

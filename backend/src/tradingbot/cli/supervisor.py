@@ -1,7 +1,7 @@
 """Starts the workers by fork, from a parent that has imported the application already.
 
-Uvicorn starts each worker as a new interpreter, which imports everything again: with four workers on two cores
-that is most of the time until the first answer. Forked ones answer at once and share the parent's memory. A
+Uvicorn starts each worker as a new interpreter, which imports all again: with four workers on two cores that
+is most of the time until the first answer. Forked ones answer at once and share the parent's memory. A
 worker that dies later is replaced by uvicorn in its own way.
 """
 

@@ -1,7 +1,8 @@
 """Does what we depend on answer? All checks at once, each bounded in time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Coroutine
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tradingbot.core.database import Database
 from tradingbot.core.errors import UnavailableError
 from tradingbot.core.redis import ping
+from tradingbot.core.tasks import within
 from tradingbot.migrations.head import head_revision
 
 CHECK_TIMEOUT = 2.0
@@ -21,9 +23,9 @@ OK = "ok"
 async def readiness(database: Database, redis: Redis) -> dict[str, str]:
     """Gives for each part `ok`, or what is wrong with it."""
     postgresql, schema, redis_state = await asyncio.gather(
-        _bounded(lambda: _postgresql(database)),
-        _bounded(lambda: _schema(database)),
-        _bounded(lambda: _redis(redis)),
+        _bounded(_postgresql(database)),
+        _bounded(_schema(database)),
+        _bounded(_redis(redis)),
     )
     return {"postgresql": postgresql, "redis": redis_state, "schema": schema}
 
@@ -37,9 +39,9 @@ async def current_revision(connection: AsyncConnection) -> str | None:
     return None if revision is None else str(revision)
 
 
-async def _bounded(check: Callable[[], Awaitable[str]]) -> str:
+async def _bounded(check: Coroutine[Any, Any, str]) -> str:
     try:
-        return await asyncio.wait_for(check(), CHECK_TIMEOUT)
+        return await within(CHECK_TIMEOUT, check)
     except (UnavailableError, TimeoutError, RedisError, OSError, DBAPIError):
         return "does not answer"
 

@@ -1,6 +1,5 @@
 """POST /webhooks/tradingview/{token}."""
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response, status
@@ -9,6 +8,7 @@ from tradingbot.core.body import read_body
 from tradingbot.core.context import Context, ContextDep
 from tradingbot.core.errors import UnavailableError
 from tradingbot.core.problems import documented
+from tradingbot.core.tasks import within
 from tradingbot.events.schemas import signal_event
 from tradingbot.webhooks import service
 from tradingbot.webhooks.parsing import ParsedAlert, parse_alert
@@ -46,7 +46,10 @@ async def receive_alert(
     body = await read_body(request, context.settings.webhook_max_bytes)
     parsed = parse_alert(body)
     service.check_secret(parsed.alert.secret, context.settings.webhook_secret.get_secret_value())
-    outcome = await _store(context, token, parsed)
+    try:
+        outcome = await within(context.settings.webhook_timeout, _store(context, token, parsed))
+    except TimeoutError:
+        raise UnavailableError("The database took too long.") from None
     if outcome.signal is None:
         response.status_code = status.HTTP_200_OK
     else:
@@ -56,10 +59,7 @@ async def receive_alert(
 
 async def _store(context: Context, token: str, parsed: ParsedAlert) -> service.Outcome:
     settings = context.settings
-    try:
-        async with asyncio.timeout(settings.webhook_timeout), context.database.transaction() as session:
-            return await service.receive(
-                session, token, parsed, settings.secret_key.get_secret_value(), settings.webhook_dedup_window
-            )
-    except TimeoutError:
-        raise UnavailableError("The database took too long.") from None
+    async with context.database.transaction() as session:
+        return await service.receive(
+            session, token, parsed, settings.secret_key.get_secret_value(), settings.webhook_dedup_window
+        )

@@ -1,0 +1,111 @@
+"""PostgreSQL or Redis away: quick, honest answers, and everything as before once they are back."""
+
+import asyncio
+import time
+
+import httpx
+import pytest
+
+from tests.conftest import Account, MakeDatabase, client_of
+from tests.network import proxy_to
+from tests.test_webhooks import assert_problem
+from tradingbot.app import create_app
+from tradingbot.core.settings import Settings
+from tradingbot.core.tokens import TokenKind, new_token
+
+
+def alert(number: int) -> dict[str, object]:
+    return {"symbol": "BTCUSDT", "action": "buy", "id": number}
+
+
+def assert_unavailable(answer: httpx.Response) -> None:
+    assert_problem(answer, 503)
+    assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_database_cut_and_back(
+    account: Account, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with proxy_to(database_url) as proxy:
+        monkeypatch.setenv("DATABASE_URL", proxy.url)
+        app = create_app(Settings())
+        async with app.router.lifespan_context(app), client_of(app) as client:
+            assert (await client.post(account.webhook, json=alert(1))).status_code == 202
+            await proxy.cut()
+            started = time.monotonic()
+            assert_unavailable(await client.post(account.webhook, json=alert(2)))
+            assert time.monotonic() - started < 3
+            assert_unavailable(await client.get("/api/v1/signals", headers=account.headers))
+            not_ready = await client.get("/api/v1/health/ready")
+            assert_unavailable(not_ready)
+            assert not_ready.json()["checks"]["postgresql"] == "does not answer"
+            assert not_ready.json()["checks"]["redis"] == "ok"
+            assert (await client.get("/api/v1/health")).status_code == 200
+            await proxy.open()
+            assert (await client.post(account.webhook, json=alert(2))).status_code == 202
+            assert (await client.get("/api/v1/health/ready")).status_code == 200
+
+
+async def test_database_that_is_silent(
+    account: Account, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with proxy_to(database_url) as proxy:
+        monkeypatch.setenv("DATABASE_URL", proxy.url)
+        app = create_app(Settings())
+        async with app.router.lifespan_context(app), client_of(app) as client:
+            assert (await client.post(account.webhook, json=alert(1))).status_code == 202
+            proxy.silence()
+            started = time.monotonic()
+            assert_unavailable(await client.post(account.webhook, json=alert(2)))
+            assert time.monotonic() - started < 3
+            assert (await client.get("/api/v1/health/ready")).status_code == 503
+            proxy.speak()
+            assert (await client.post(account.webhook, json=alert(3))).status_code == 202
+
+
+async def test_pool_exhausted(
+    account: Account, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_POOL_SIZE", "1")
+    monkeypatch.setenv("DATABASE_MAX_OVERFLOW", "0")
+    monkeypatch.setenv("DATABASE_POOL_TIMEOUT", "0.2")
+    app = create_app(Settings())
+    async with app.router.lifespan_context(app), client_of(app) as client:
+        async with app.state.context.database.engine.connect():
+            assert_unavailable(await client.post(account.webhook, json=alert(1)))
+        assert (await client.post(account.webhook, json=alert(1))).status_code == 202
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["refused", "silent"])
+async def test_intake_does_not_need_redis(
+    account: Account, redis_url: str, monkeypatch: pytest.MonkeyPatch, silent: bool
+) -> None:
+    async with proxy_to(redis_url) as proxy:
+        monkeypatch.setenv("REDIS_URL", proxy.url)
+        app = create_app(Settings())
+        async with app.router.lifespan_context(app), client_of(app) as client:
+            assert (await client.get("/api/v1/health/ready")).status_code == 200
+            if silent:
+                proxy.silence()
+            else:
+                await proxy.cut()
+            for number in range(5):
+                started = time.monotonic()
+                assert (await client.post(account.webhook, json=alert(number))).status_code == 202
+                assert time.monotonic() - started < 1
+            not_ready = await client.get("/api/v1/health/ready")
+            assert_unavailable(not_ready)
+            assert not_ready.json()["detail"] == "redis: does not answer"
+
+
+async def test_schema_that_is_not_at_head(
+    make_database: MakeDatabase, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", await asyncio.to_thread(make_database))
+    app = create_app(Settings())
+    async with app.router.lifespan_context(app), client_of(app) as client:
+        not_ready = await client.get("/api/v1/health/ready")
+        assert_unavailable(not_ready)
+        assert "tradingbot migrate" in not_ready.json()["checks"]["schema"]
+        path = f"/api/v1/webhooks/tradingview/{new_token(TokenKind.WEBHOOK)}"
+        assert_unavailable(await client.post(path, json=alert(1)))

@@ -1,0 +1,192 @@
+"""The real command with real workers, from its first line of log to its last."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TextIO
+
+import httpx
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from tests.conftest import Account
+from tests.network import free_port
+
+
+@asynccontextmanager
+async def serving(tmp_path: Path, workers: int, **variables: str) -> AsyncIterator[tuple[int, Path]]:
+    """Runs `tradingbot serve`; gives its port and its log."""
+    port, log = free_port(), tmp_path / "serve.log"
+    environment = os.environ | {"HOST": "127.0.0.1", "PORT": str(port), "WORKERS": str(workers)} | variables
+    with log.open("w") as output:
+        process = _start(environment, output)
+    try:
+        await _until_healthy(port, process)
+        yield port, log
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, 20) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _start(environment: dict[str, str], output: TextIO) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(["tradingbot", "serve"], env=environment, stdout=output, stderr=output)
+
+
+async def _until_healthy(port: int, process: "subprocess.Popen[bytes]") -> None:
+    async with asyncio.timeout(60), httpx.AsyncClient() as client:
+        while process.poll() is None:
+            with contextlib.suppress(httpx.TransportError):
+                if (await client.get(f"http://127.0.0.1:{port}/api/v1/health")).status_code == 200:
+                    return
+            await asyncio.sleep(0.1)
+    raise AssertionError("the server ended")
+
+
+async def listen(port: int, account: Account) -> ClientConnection:
+    socket = await connect(f"ws://127.0.0.1:{port}/api/v1/ws", additional_headers=account.headers)
+    assert json.loads(await asyncio.wait_for(socket.recv(), 10)) == {"type": "ready"}
+    return socket
+
+
+async def test_live_signals_reach_clients_of_every_worker_and_shutdown_closes_them(
+    tmp_path: Path, account: Account, environment: dict[str, str]
+) -> None:
+    async with serving(tmp_path, 3) as (port, log):
+        sockets = [await listen(port, account) for _ in range(12)]
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            answer = await client.post(account.webhook, json={"symbol": "A", "action": "buy"})
+            assert answer.status_code == 202
+            wrong = await client.post(
+                account.webhook, json={"symbol": "A", "action": "buy", "secret": "hush-1234"}
+            )
+            assert wrong.status_code == 403
+        for socket in sockets:
+            event = json.loads(await asyncio.wait_for(socket.recv(), 5))
+            assert event["data"]["id"] == answer.json()["id"]
+        assert len({_worker(line) for line in log.read_text().splitlines() if "Started server" in line}) == 3
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(f"ws://127.0.0.1:{port}/api/v1/ws", additional_headers={"X-API-Key": "wrong"})
+        assert refused.value.response.status_code == 401
+        assert json.loads(refused.value.response.body or b"")["status"] == 401
+        closing = [asyncio.create_task(_close_code(socket)) for socket in sockets]
+        os.kill(_parent(log), signal.SIGTERM)
+        assert set(await asyncio.wait_for(asyncio.gather(*closing), 15)) == {1012}
+    text = log.read_text()
+    for secret in _secrets(environment, account):
+        assert secret not in text
+    for line in text.splitlines():
+        json.loads(line)
+
+
+async def _close_code(socket: ClientConnection) -> int | None:
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            await socket.recv()
+    return socket.close_code
+
+
+def _worker(line: str) -> str:
+    return str(json.loads(line)["event"])
+
+
+def _parent(log: Path) -> int:
+    (line,) = [line for line in log.read_text().splitlines() if "Started parent process" in line]
+    return int(json.loads(line)["event"].split("[")[1].rstrip("]"))
+
+
+def _secrets(environment: dict[str, str], account: Account) -> list[str]:
+    passwords = [environment[name].split("@")[0].rpartition(":")[2] for name in ("DATABASE_URL", "REDIS_URL")]
+    keys = [environment[name] for name in ("SECRET_KEY", "WEBHOOK_SECRET", "ENCRYPTION_KEY")]
+    return [*passwords, *keys, account.token, account.api_key, "hush-1234"]
+
+
+async def test_large_chunked_body_over_the_wire(
+    tmp_path: Path, account: Account, environment: dict[str, str]
+) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(160):
+            yield b" " * 65536
+
+    async with (
+        serving(tmp_path, 1) as (port, _log),
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        answer = await client.post(account.webhook, content=chunks())
+        assert answer.status_code == 413
+        assert (await client.get("/api/v1/health")).status_code == 200
+
+
+def refused_start(**variables: str) -> tuple[int, str]:
+    """Runs `tradingbot serve` that is expected to give up; gives exit code and all that it said."""
+    environment = os.environ | {"STARTUP_TIMEOUT": "1", "PORT": str(free_port())} | variables
+    result = subprocess.run(
+        ["tradingbot", "serve"], env=environment, capture_output=True, text=True, timeout=60
+    )
+    return result.returncode, result.stdout + result.stderr
+
+
+def test_wrong_password(environment: dict[str, str]) -> None:
+    head, _, tail = environment["DATABASE_URL"].partition("@")
+    wrong = f"{head.rpartition(':')[0]}:Wr0ngPw4Test@{tail}"
+    code, output = refused_start(DATABASE_URL=wrong)
+    assert code == 1
+    assert "refuses user tradingbot: wrong password or user" in output
+    assert "Wr0ngPw4Test" not in output
+
+
+def test_unknown_database(environment: dict[str, str]) -> None:
+    code, output = refused_start(DATABASE_URL=f"{environment['DATABASE_URL'].rpartition('/')[0]}/nowhere")
+    assert code == 1
+    assert "has no database nowhere" in output
+
+
+def test_wrong_redis_password(environment: dict[str, str]) -> None:
+    address = environment["REDIS_URL"].rpartition("@")[2]
+    code, output = refused_start(REDIS_URL=f"redis://:Wr0ngPw4Test@{address}")
+    assert code == 1
+    assert "Redis at" in output
+    assert "wrong password or user" in output
+    assert "Wr0ngPw4Test" not in output
+
+
+@pytest.mark.parametrize(("name", "what"), [("DATABASE_URL", "PostgreSQL"), ("REDIS_URL", "Redis")])
+def test_nobody_answers(environment: dict[str, str], name: str, what: str) -> None:
+    port = free_port()
+    head, _, tail = environment[name].rpartition("@")
+    code, output = refused_start(**{name: f"{head}@127.0.0.1:{port}/{tail.rpartition('/')[2]}"})
+    assert code == 1
+    assert f"{what} at 127.0.0.1:{port} does not answer: connection refused (waited 1 s)" in output
+
+
+def test_unresolvable_name(environment: dict[str, str]) -> None:
+    code, output = refused_start(
+        DATABASE_URL="postgresql://tradingbot:Xa8sdKq2@nowhere.invalid:5432/tradingbot"
+    )
+    assert code == 1
+    assert "PostgreSQL at nowhere.invalid:5432 does not answer: its name does not resolve" in output
+
+
+def test_directory_that_cannot_be_made(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, output = refused_start(LOGS_DIR=str(tmp_path / "file" / "logs"))
+    assert code == 1
+    assert "LOGS_DIR=" in output
+
+
+def test_placeholder(environment: dict[str, str]) -> None:
+    code, output = refused_start(SECRET_KEY="changeme", WEBHOOK_SECRET="x" * 40)
+    assert code == 2
+    assert "SECRET_KEY is a placeholder" in output
+    assert "WEBHOOK_SECRET repeats the same few characters" in output
+    assert "Traceback" not in output
