@@ -25,6 +25,20 @@ WIRING = Path("group_vars") / "all" / "wiring.yml"
 ROLES = ("docker_host", "postgres", "redis", "backend", "nginx")
 
 
+REFUSE = """
+- name: Refuse an inventory that is not filled in
+  hosts: all
+  gather_facts: false
+  tasks:
+    - name: Refuse to go on with a problem
+      ansible.builtin.fail:
+        msg: "{{ problems | tradingbot.stack.problems }}"
+      vars:
+        problems: "{{ query('tradingbot.stack.inventory_problems') + query('tradingbot.stack.secret_problems') }}"
+      when: problems | length > 0
+"""
+
+
 def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "COLUMNS": "1000"}
     command = [str(BIN / program), *arguments]
@@ -45,7 +59,9 @@ def prod(tmp_path: Path) -> Path:
 
 def fill(prod: Path) -> list[str]:
     """Run each command that the refusal gives; return the names of the variables."""
-    done = run("ansible-playbook", "playbooks/preflight.yml", "-i", str(prod))
+    play = prod.parent / "refuse.yml"
+    play.write_text(REFUSE)
+    done = run("ansible-playbook", str(play), "-i", str(prod))
     assert done.returncode != 0
     ways = dict(re.findall(r"^ *\d+\. ([\w, ]+): .*\n *Way out: (.*)$", done.stdout, re.MULTILINE))
     for pem in ("fullchain.pem", "privkey.pem"):
