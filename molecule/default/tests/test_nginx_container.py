@@ -69,7 +69,9 @@ def test_its_processes_have_no_capability(host: Any) -> None:
     assert re.search(r"^CapBnd:\s+0+$", status, re.MULTILINE)
 
 
-@pytest.mark.parametrize("path", ["/", "/etc", "/etc/nginx", "/etc/tradingbot/nginx", "/etc/tradingbot/tls", "/srv/static"])
+@pytest.mark.parametrize(
+    "path", ["/", "/etc", "/etc/nginx", "/etc/tradingbot/nginx", "/etc/tradingbot/tls", "/srv/static"]
+)
 def test_it_cannot_write(host: Any, path: str) -> None:
     attempt = inside(host, f"touch {path}/written")
     assert attempt.rc != 0
@@ -86,7 +88,7 @@ def test_its_status_is_for_itself_alone(host: Any, https_url: str) -> None:
 def test_a_new_configuration_is_a_reload(host: Any, https_url: str) -> None:
     before = inspect(host)
     client = requests.Session()
-    client.verify = False
+    client.verify = client.trust_env = False
     assert client.get(f"{https_url}/static/index.html", timeout=20).status_code == 200
     try:
         done = apply(host, nginx_static_max_age=4321)
@@ -108,7 +110,7 @@ def test_a_bad_configuration_does_not_land(host: Any, https_url: str) -> None:
     landed = host.file(CONFIGURATION).sha256sum
     refused = apply(host, nginx_proxy_read_timeout="soon")
     assert refused.returncode != 0
-    assert "[emerg] invalid value" in refused.stdout + refused.stderr, "nginx's own message is shown"
+    assert "directive invalid value in" in refused.stdout, "nginx's own message is shown"
     assert host.file(CONFIGURATION).sha256sum == landed
     assert requests.get(f"{https_url}/api/v1/health", verify=False, timeout=20).status_code == 200
 

@@ -105,4 +105,7 @@ def test_the_key_is_for_the_containers_user_alone(host: Any) -> None:
         key = host.file(KEY)
         assert (key.mode, key.uid) == (0o400, 101)
         assert host.file("/opt/tradingbot/nginx/tls").mode == 0o700
-    assert host.run(f"cat {KEY}").rc != 0, "an unprivileged user of the host cannot read it"
+        # Nor an account of the host that happens to have the number of the container's user.
+        as_101 = "setpriv --reuid=101 --regid=101 --clear-groups"
+        assert host.run(f"{as_101} true").rc == 0
+        assert host.run(f"{as_101} test -r {KEY}").rc != 0
