@@ -1,4 +1,4 @@
-"""Fixtures: real servers, a database made by the real migrations and emptied for each test, the application."""
+"""Fixtures: real servers, a database by the real migrations and emptied for each test, the application."""
 
 import asyncio
 import base64
