@@ -62,8 +62,7 @@ def _parse(clear: str, path: str) -> dict[str, Any]:
     parsed = _load(clear) if clear.strip() else {}
     if not isinstance(parsed, dict):
         raise AnsibleError(
-            f"{path} does not hold `name: value` lines; it is left as it is. "
-            f"Mend it with `ansible-vault edit {path}`."
+            f"{path} does not hold `name: value` lines; it is left as it is. Mend it with `ansible-vault edit {path}`."
         )
     return parsed
 
