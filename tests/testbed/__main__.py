@@ -6,7 +6,7 @@ import argparse
 import subprocess
 import sys
 
-from . import engine, hosts, images, registry
+from . import engine, hosts, images, machine, registry
 from .shell import TestbedError, fail, output, say
 
 
@@ -38,6 +38,17 @@ def up() -> None:
     """Make everything but the hosts."""
     engine.ensure()
     registry.ensure()
+    machine.write_ansible_vars()
+
+
+def down() -> None:
+    """Remove all that the test bed made."""
+    for name in hosts.names():
+        hosts.remove(name)
+    registry.remove()
+    images.remove_all()
+    hosts.remove_state()
+    machine.remove_ansible_vars()
 
 
 def main() -> None:
@@ -50,11 +61,7 @@ def main() -> None:
         elif arguments.verb == "status":
             status()
         elif arguments.verb == "down":
-            for name in hosts.names():
-                hosts.remove(name)
-            registry.remove()
-            images.remove_all()
-            hosts.remove_state()
+            down()
         elif arguments.verb == "create":
             up()
             publish = {int(p.split(":")[0]): int(p.partition(":")[2] or 0) for p in arguments.publish}
@@ -83,7 +90,8 @@ def status() -> None:
         host = hosts.describe(name)
         print(row.format(name, host.address, host.ssh_port, " ".join(f"{k}→{v}" for k, v in host.ports.items())))
     print()
-    print(output(["docker", "image", "ls", "--filter", f"label={images.LABEL}", "--format", "table {{.Repository}}:{{.Tag}}\t{{.Size}}"]))
+    table = "table {{.Repository}}:{{.Tag}}\t{{.Size}}"
+    print(output(["docker", "image", "ls", "--filter", f"label={images.LABEL}", "--format", table]))
 
 
 if __name__ == "__main__":

@@ -13,13 +13,15 @@ import time
 import urllib.request
 
 from . import __main__ as testbed
-from . import hosts
+from . import engine, hosts, registry
 from .shell import ROOT, STATE, TestbedError, fail, say, step
 
 NAME = "demo"
 INVENTORY = ROOT / "inventories" / "demo"
-MACHINE_VARS = INVENTORY / "group_vars" / "all" / "machine.yml"
+HOST_VARS = INVENTORY / "host_vars" / "demo.yml"
 CREDENTIALS = STATE / "demo.json"
+# There when the demo made the registry and the images, and not a test run.
+MADE_TEST_BED = STATE / "made-by-demo"
 HTTP_PORT = int(os.environ.get("DEMO_HTTP_PORT", "8080"))
 HTTPS_PORT = int(os.environ.get("DEMO_HTTPS_PORT", "8443"))
 USER = "demo@example.com"
@@ -28,13 +30,16 @@ USER = "demo@example.com"
 def up() -> None:
     """Make the host, deploy the stack, send one alert through it, and say what to try next."""
     started = time.monotonic()
+    if not registry.is_there():
+        MADE_TEST_BED.parent.mkdir(parents=True, exist_ok=True)
+        MADE_TEST_BED.touch()
     testbed.up()
     host = hosts.create(NAME, publish={80: HTTP_PORT, 443: HTTPS_PORT})
     if (host.ports.get("80"), host.ports.get("443")) != (HTTP_PORT, HTTPS_PORT):
         raise TestbedError(
             f"the demo is there already, with other ports ({host.ports}); `make demo-down` first, or leave the ports out"
         )
-    write_machine_vars(host)
+    write_host_vars(host)
     changed = deploy()
     made = not CREDENTIALS.exists()
     if made:
@@ -44,24 +49,21 @@ def up() -> None:
 
 
 def down() -> None:
-    """Remove the host and what the demo wrote; images and the registry stay for the next time unless nothing else uses them."""
-    for name in hosts.names():
-        if name == NAME:
-            hosts.remove(name)
-    for file in (CREDENTIALS, MACHINE_VARS):
+    """Remove the host and what the demo wrote; also the test bed, when the demo made it and no other host uses it."""
+    if engine.answers():
+        hosts.remove(NAME)
+        if MADE_TEST_BED.exists() and not hosts.names():
+            testbed.down()
+    for file in (CREDENTIALS, HOST_VARS, MADE_TEST_BED):
         file.unlink(missing_ok=True)
     shutil.rmtree(INVENTORY / ".secrets", ignore_errors=True)
+    say("the demo is gone; the Docker engine and .venv stay")
 
 
-def write_machine_vars(host: hosts.Host) -> None:
-    """Write what only this machine knows where the demo's inventory finds it."""
-    variables = {
-        "demo_ssh_port": host.ssh_port,
-        "demo_http_port": HTTP_PORT,
-        "demo_https_port": HTTPS_PORT,
-        **hosts.machine_vars(),
-    }
-    MACHINE_VARS.write_text("---\n" + "".join(f"{key}: {json.dumps(value)}\n" for key, value in variables.items()))
+def write_host_vars(host: hosts.Host) -> None:
+    """Write the ports that were chosen where the demo's inventory finds them."""
+    HOST_VARS.parent.mkdir(exist_ok=True)
+    HOST_VARS.write_text(f"---\ndemo_ssh_port: {host.ssh_port}\ndemo_https_port: {HTTPS_PORT}\n")
 
 
 def deploy() -> int:

@@ -122,19 +122,6 @@ def ssh(host: Host) -> list[str]:
     ]
 
 
-def machine_vars() -> dict[str, object]:
-    """Return Ansible variables for what this machine needs to build images: its package index and authorities."""
-    variables: dict[str, object] = {}
-    if machine.pip_conf():
-        path = STATE / "pip.conf"
-        path.write_text(machine.pip_conf())
-        variables["backend_build_pip_conf"] = str(path)
-    bundle = machine.ca_bundle()
-    if bundle:
-        variables["backend_build_ca_bundle"] = str(bundle)
-    return variables
-
-
 def as_json(host: Host) -> str:
     """Return *host* as JSON, for Molecule's playbooks and for people."""
     return json.dumps(asdict(host), indent=2)
@@ -181,5 +168,5 @@ def _wait_for_ssh(host: Host) -> None:
 
 def remove_state() -> None:
     """Remove the key pair and what else the test bed wrote."""
-    for file in (KEY, KEY.with_suffix(".pub"), KNOWN_HOSTS, Path(f"{KNOWN_HOSTS}.old"), STATE / "pip.conf"):
+    for file in (KEY, KEY.with_suffix(".pub"), KNOWN_HOSTS, Path(f"{KNOWN_HOSTS}.old")):
         file.unlink(missing_ok=True)

@@ -10,8 +10,9 @@ import urllib.request
 from functools import cache
 from pathlib import Path
 
-from .shell import TestbedError
+from .shell import ROOT, STATE, TestbedError
 
+ANSIBLE_VARS = ROOT / "inventories" / "demo" / "group_vars" / "all" / "machine.yml"
 CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -64,6 +65,20 @@ def pip_conf() -> str:
     return "".join(["[global]\n", *(f"{key} = {value}\n" for key, value in kept.items())]) if kept else ""
 
 
-def ca_bundle() -> Path | None:
-    """Return the machine's bundle of certificate authorities, when there is one."""
-    return CA_BUNDLE if CA_BUNDLE.exists() else None
+def write_ansible_vars() -> None:
+    """Write what builds on this machine need, its package index and authorities, where the demo's inventory finds it."""
+    variables = {}
+    if pip_conf():
+        path = STATE / "pip.conf"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(pip_conf())
+        variables["backend_build_pip_conf"] = str(path)
+    if CA_BUNDLE.exists():
+        variables["backend_build_ca_bundle"] = str(CA_BUNDLE)
+    ANSIBLE_VARS.write_text("---\n" + "".join(f"{name}: {value}\n" for name, value in variables.items()))
+
+
+def remove_ansible_vars() -> None:
+    """Remove what `write_ansible_vars` wrote."""
+    for file in (STATE / "pip.conf", ANSIBLE_VARS):
+        file.unlink(missing_ok=True)

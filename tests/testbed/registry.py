@@ -33,6 +33,11 @@ def ensure_network() -> None:
         run(["docker", "network", "create", "--subnet", SUBNET, "--gateway", GATEWAY, NETWORK])
 
 
+def is_there() -> bool:
+    """Tell whether the registry has been made."""
+    return run(["docker", "container", "inspect", CONTAINER], check=False).returncode == 0
+
+
 def ensure() -> None:
     """Make the registry run and hold every image that hosts pull."""
     ensure_network()

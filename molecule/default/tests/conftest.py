@@ -1,0 +1,110 @@
+"""What the checks of a deployed host share. They run on the controller and look at the host from inside and outside."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import urllib3
+
+from tests.testbed import hosts, registry
+
+urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+
+COMPOSE = "docker compose --project-directory /opt/tradingbot"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_root(host: Any) -> Iterator[None]:
+    """Look at the host as root, by sudo."""
+    with host.sudo():
+        yield
+
+
+@pytest.fixture(scope="session")
+def machine(request: pytest.FixtureRequest) -> hosts.Host:
+    """How this machine reaches the host under test."""
+    inventory = request.config.getoption("ansible_inventory") or request.config.getoption("--ansible-inventory")
+    listed = json.loads(subprocess.check_output(["ansible-inventory", "-i", inventory, "--list"], text=True))
+    return hosts.describe(listed["docker_host"]["hosts"][0])
+
+
+@pytest.fixture(scope="session")
+def https_url(machine: hosts.Host) -> str:
+    """The stack over HTTPS, from outside the host."""
+    return f"https://127.0.0.1:{machine.ports['443']}"
+
+
+@pytest.fixture(scope="session")
+def http_url(machine: hosts.Host) -> str:
+    """The stack over HTTP, from outside the host."""
+    return f"http://127.0.0.1:{machine.ports['80']}"
+
+
+@pytest.fixture(scope="session")
+def host_address(machine: hosts.Host) -> str:
+    """The address of the host on the network that it shares with its neighbours."""
+    return machine.address
+
+
+@pytest.fixture(scope="session")
+def neighbour() -> Iterator[Callable[[list[str]], subprocess.CompletedProcess[str]]]:
+    """Runs a command on another machine of the host's network."""
+    name = f"tradingbot-neighbour-{uuid.uuid4().hex[:8]}"
+    image = registry.local_name("python:3.13-slim")
+    subprocess.run(
+        ["docker", "run", "--detach", "--rm", "--name", name, "--network", registry.NETWORK, image, "sleep", "3600"],
+        check=True,
+        capture_output=True,
+    )
+
+    def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["docker", "exec", name, *command], check=False, capture_output=True, text=True, timeout=120)
+
+    yield run
+    subprocess.run(["docker", "rm", "--force", name], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def backend_cli(machine: hosts.Host) -> Callable[..., dict[str, str]]:
+    """Runs the backend's own command line on the host and gives what it printed as JSON."""
+
+    def run(*arguments: str) -> dict[str, str]:
+        remote = ["sudo", *COMPOSE.split(), "exec", "-T", "backend", "tradingbot", *arguments, "--json"]
+        done = subprocess.run([*hosts.ssh(machine), *remote], check=True, capture_output=True, text=True, timeout=60)
+        return dict(json.loads(done.stdout))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def api_key(backend_cli: Callable[..., dict[str, str]]) -> str:
+    """A key that may read the signals of the user that the tests' strategies belong to."""
+    return backend_cli("api-key", "create", "--user", "tests@example.com", "--name", "tests")["api_key"]
+
+
+@pytest.fixture(scope="session")
+def new_webhook_token(backend_cli: Callable[..., dict[str, str]]) -> Callable[[], str]:
+    """Makes a strategy and gives the token of its webhook."""
+
+    def make() -> str:
+        name = f"test-{uuid.uuid4().hex[:12]}"
+        url = backend_cli("strategy", "create", "--user", "tests@example.com", "--name", name)["webhook_url"]
+        return url.rsplit("/", 1)[1]
+
+    return make
+
+
+def wait_until(holds: Callable[[], bool], seconds: float, what: str) -> float:
+    """Wait until *holds* and return how long it took, in seconds. Fails the test after *seconds*."""
+    start = time.monotonic()
+    while not holds():
+        waited = time.monotonic() - start
+        assert waited < seconds, f"{what}: not within {seconds:.0f} s"
+        time.sleep(0.1)
+    return time.monotonic() - start
