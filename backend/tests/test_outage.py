@@ -46,6 +46,19 @@ async def test_database_cut_and_back(
             assert (await client.get("/api/v1/health/ready")).status_code == 200
 
 
+async def test_database_restarted_between_two_alerts(
+    account: Account, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with proxy_to(database_url) as proxy:
+        monkeypatch.setenv("DATABASE_URL", proxy.url)
+        app = create_app(Settings())
+        async with app.router.lifespan_context(app), client_of(app) as client:
+            assert (await client.post(account.webhook, json=alert(1))).status_code == 202
+            await proxy.cut()
+            await proxy.open()
+            assert (await client.post(account.webhook, json=alert(2))).status_code == 202
+
+
 async def test_database_that_is_silent(
     account: Account, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,6 +127,50 @@ async def test_large_chunked_body_over_the_wire(
         assert (await client.get("/api/v1/health")).status_code == 200
 
 
+async def test_a_killed_worker_is_replaced(tmp_path: Path, environment: dict[str, str]) -> None:
+    async with serving(tmp_path, 2) as (port, log):
+        await _until_started(log, 2)
+        first, _second = _workers(log)
+        os.kill(first, signal.SIGKILL)
+        await _until_started(log, 3)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            for _ in range(10):
+                assert (await client.get("/api/v1/health")).status_code == 200
+
+
+def _workers(log: Path) -> list[int]:
+    started = [line for line in log.read_text().splitlines() if "Started server process" in line]
+    return [int(_worker(line).split("[")[1].rstrip("]")) for line in started]
+
+
+async def _until_started(log: Path, count: int) -> None:
+    async with asyncio.timeout(30):
+        for _ in range(300):
+            if len(_workers(log)) >= count:
+                return
+            await asyncio.sleep(0.1)
+
+
+async def test_client_that_does_not_answer_pings_is_closed(
+    tmp_path: Path, account: Account, environment: dict[str, str]
+) -> None:
+    async with serving(tmp_path, 1, WEBSOCKET_PING_INTERVAL="0.3") as (port, _log):
+        lively = await listen(port, account)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            b"GET /api/v1/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+            b"X-API-Key: " + account.api_key.encode() + b"\r\n\r\n"
+        )
+        received = await asyncio.wait_for(reader.read(), 15)
+        writer.close()
+        assert received.startswith(b"HTTP/1.1 101")
+        assert b"\x89" in received
+        pong = await lively.ping()
+        await asyncio.wait_for(pong, 5)
+        await lively.close()
+
+
 def refused_start(**variables: str) -> tuple[int, str]:
     """Runs `tradingbot serve` that is expected to give up; gives exit code and all that it said."""
     environment = os.environ | {"STARTUP_TIMEOUT": "1", "PORT": str(free_port())} | variables
