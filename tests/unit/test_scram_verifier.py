@@ -1,3 +1,5 @@
+# Copyright: the tradingbot.stack maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The verifier is the one of RFC 5802/7677, so that PostgreSQL accepts the password it was made from."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright: the tradingbot.stack maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The sizing filters keep to their bounds on every machine they can meet."""
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ def test_postgres_stays_in_bounds(memory: int, cores: float, connections: int) -
     work = kilobytes(settings["work_mem"])
     maintenance = kilobytes(settings["maintenance_work_mem"])
     assert shared == limit // 4
-    assert 64 <= work
+    assert work >= 64
     assert maintenance <= 2 * 1024 * 1024
     assert 32 <= kilobytes(settings["wal_buffers"]) <= 16 * 1024
     assert shared < kilobytes(settings["effective_cache_size"]) <= limit
@@ -62,7 +64,7 @@ def test_postgres_known_machines(memory: int, cores: int, connections: int, expe
     assert {name: settings[name] for name in expected} == expected
 
 
-@pytest.mark.parametrize("memory", [m for m in [64, *MEMORY]])
+@pytest.mark.parametrize("memory", [64, *MEMORY])
 def test_redis_leaves_room_for_its_snapshot(memory: int) -> None:
     maxmemory = redis_tuning(memory)["maxmemory"]
     assert maxmemory.endswith("mb")
