@@ -101,7 +101,7 @@ def test_its_data_is_a_volume_of_its_own(host: Any) -> None:
     volume = mounts["/var/lib/postgresql/data"]
     assert volume["Name"] == "tradingbot_postgres_data"
     with host.sudo():
-        assert host.check_output("stat -c '%u:%g %a' %s", volume["Source"]) == "70:70 700"
+        assert host.check_output("stat -c '%%u:%%g %%a' %s", volume["Source"]) == "70:70 700"
 
 
 @pytest.mark.parametrize("name", ["postgres_superuser_password", "postgres_pgpass"])
@@ -226,22 +226,17 @@ def test_a_setting_that_needs_it_restarts(host: Any, restored: Path) -> None:
     assert inspect(host)["State"]["StartedAt"] != started
 
 
-@pytest.mark.parametrize(
-    ("variables", "reason"),
-    [
+def test_a_bad_setting_is_refused_and_the_old_one_serves(host: Any, restored: Path) -> None:
+    for variables, reason in (
         ({"postgres_settings": {"work_mem": "plenty"}}, "work_mem"),
+        ({"postgres_settings": {"work_mem": "plenty"}}, "work_mem"),  # nor does it pass when nothing has changed
         ({"postgres_settings": {"shared_buffers": "plenty"}}, "shared_buffers"),
         ({"postgres_allowed_networks": ["172.20.0.0/99"]}, "invalid CIDR mask"),
-    ],
-)
-def test_a_bad_setting_is_refused_and_the_old_one_serves(
-    host: Any, restored: Path, variables: dict[str, Any], reason: str
-) -> None:
-    for _ in range(2):
+    ):
         output = apply(host, restored, **variables)
         assert "failed=1" in output
         assert reason in output
-    assert psql(host, "SELECT 1") == "1"
+        assert psql(host, "SELECT 1") == "1"
 
 
 def test_a_killed_server_is_back_within_five_seconds(host: Any) -> None:

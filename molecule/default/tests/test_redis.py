@@ -98,7 +98,7 @@ def test_its_data_is_a_volume_of_its_own(host: Any) -> None:
     mounts = {mount["Destination"]: mount for mount in inspect(host)["Mounts"]}
     assert mounts["/data"]["Name"] == "tradingbot_redis_data"
     with host.sudo():
-        assert host.check_output("stat -c '%u:%g' %s", mounts["/data"]["Source"]) == "999:1000"
+        assert host.check_output("stat -c '%%u:%%g' %s", mounts["/data"]["Source"]) == "999:1000"
         assert host.check_output("ls %s", mounts["/data"]["Source"] + "/appendonlydir")
 
 
