@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.errors import AnsibleError
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -32,7 +33,7 @@ def compose(**variables: Any) -> dict[str, Any]:
 
 def problems(**variables: Any) -> list[str]:
     """Return what preflight objects to."""
-    tls = "(__nginx_tls_checks if __nginx_provided and __nginx_pem_given else [])"
+    tls = "(__nginx_tls_checks if __nginx_provided else [])"
     found = evaluate("nginx", f"(__nginx_checks + {tls}) | selectattr('wrong') | map(attribute='why')", **variables)
     return list(found)
 
@@ -190,7 +191,7 @@ def test_names_of_a_self_signed_certificate() -> None:
         ({"nginx_tls_mode": "off", "nginx_environment": "development"}, "in clear text"),
         ({"nginx_tls_mode": "selfsigned", "nginx_server_names": ["a.example"]}, "self-signed"),
         (given(["bot.example.com"], nginx_server_names=[]), "host names of other people"),
-        (given(["bot.example.com"], nginx_tls_private_key=""), "one of them is empty"),
+        (given(["CHANGE_ME"], nginx_server_names=["CHANGE_ME"]), "not a host name"),
         (given(["bot.example.com"], days=13), "nginx_tls_min_days"),
         (given(["bot.example.com"], days=-1), "in the past"),
         (given(["bot.example.com"], key=ec.generate_private_key(ec.SECP256R1())), "does not belong"),
@@ -218,9 +219,12 @@ def test_preflight_accepts(variables: dict[str, Any]) -> None:
     assert problems(**variables) == []
 
 
-def test_an_unreadable_certificate_is_an_error_that_preflight_rescues() -> None:
-    with pytest.raises(Exception, match=r"(?i)certificate"):
-        problems(**given(["bot.example.com"], nginx_tls_certificate="not a certificate"))
+@pytest.mark.parametrize("name", ["nginx_tls_certificate", "nginx_tls_private_key"])
+@pytest.mark.parametrize("value", ["", "not a PEM text"])
+def test_what_cannot_be_read_is_an_error_that_preflight_rescues(name: str, value: str) -> None:
+    with pytest.raises(AnsibleError):
+        problems(**given(["bot.example.com"], **{name: value}))
+    assert evaluate("nginx", "__nginx_tls_unreadable.fix").startswith('nginx_tls_certificate: "{{ lookup(')
 
 
 class TestLeakyBucket:
