@@ -1,0 +1,104 @@
+"""From a neighbour on the host's network only the web answers, whatever containers publish."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+PUBLISHED = 9999
+SCAN = """
+import json, socket, sys
+from concurrent.futures import ThreadPoolExecutor
+
+def reaches(port):
+    try:
+        socket.create_connection((sys.argv[1], port), 2).close()
+    except TimeoutError:
+        return "silent"
+    except ConnectionRefusedError:
+        return "closed"
+    return "open"
+
+ports = [int(port) for port in sys.argv[2:]]
+with ThreadPoolExecutor(64) as pool:
+    print(json.dumps(dict(zip(ports, pool.map(reaches, ports)))))
+"""
+IMAGE = "python:3.13-slim"
+
+
+def scan(neighbour: Any, address: str, *ports: int) -> dict[int, str]:
+    """Return whether each of *ports* is open, closed (refused) or silent (dropped) for the neighbour."""
+    answer = neighbour(["python3", "-c", SCAN, address, *map(str, ports)])
+    assert answer.returncode == 0, answer.stderr
+    return {int(port): state for port, state in json.loads(answer.stdout).items()}
+
+
+@pytest.fixture
+def published(host: Any) -> Iterator[int]:
+    """Yield a port that a container of another project publishes on all addresses."""
+    name = "tradingbot-test-published"
+    host.run(f"docker rm --force {name}")
+    host.check_output(
+        f"docker run --detach --init --name {name} --publish {PUBLISHED}:8000 {IMAGE} python -m http.server 8000"
+    )
+    try:
+        yield PUBLISHED
+    finally:
+        host.check_output(f"docker rm --force {name}")
+
+
+@pytest.fixture
+def without_firewall(host: Any) -> Iterator[None]:
+    """Take the table away for the time of a test."""
+    host.check_output("systemctl stop tradingbot-firewall.service")
+    try:
+        yield
+    finally:
+        host.check_output("systemctl start tradingbot-firewall.service")
+
+
+def test_only_the_web_answers(neighbour: Any, host_address: str) -> None:
+    found = scan(neighbour, host_address, 80, 443, 5432, 6379, 8001, *range(1, 80), *range(8000, 8100))
+    assert {port for port, state in found.items() if state != "silent"} - {22} == {80, 443}
+
+
+def test_a_published_port_stays_inside(host: Any, neighbour: Any, host_address: str, published: int) -> None:
+    host.check_output(f"python3 -c \"import socket; socket.create_connection(('127.0.0.1', {published}), 5)\"")
+    assert scan(neighbour, host_address, published) == {published: "silent"}
+
+
+def test_the_same_port_is_open_without_the_firewall(
+    neighbour: Any, host_address: str, published: int, without_firewall: None
+) -> None:
+    assert scan(neighbour, host_address, published) == {published: "open"}
+
+
+def test_rules_outlive_a_restart_of_the_engine(host: Any, neighbour: Any, host_address: str, published: int) -> None:
+    before = scan(neighbour, host_address, published, 80, 443)
+    host.check_output("systemctl restart docker.service")
+    assert before[published] == "silent"
+    assert scan(neighbour, host_address, published, 80, 443) == before
+
+
+def test_rules_come_back_when_somebody_took_them_away(
+    host: Any, neighbour: Any, host_address: str, published: int
+) -> None:
+    host.check_output("nft delete table inet tradingbot && systemctl reload tradingbot-firewall.service")
+    assert scan(neighbour, host_address, published) == {published: "silent"}
+
+
+def test_unconfirmed_rules_are_taken_back(host: Any) -> None:
+    confirmed = host.check_output("nft list table inet tradingbot")
+    host.check_output("nft add rule inet tradingbot allowed tcp dport 4242 accept")
+    assert host.check_output("nft list table inet tradingbot") != confirmed
+    host.check_output("systemctl start tradingbot-firewall-rollback.service")
+    assert host.check_output("nft list table inet tradingbot") == confirmed
+
+
+def test_the_host_answers_pings_and_drops_what_is_not_named(host: Any) -> None:
+    rules = host.check_output("nft list chain inet tradingbot input")
+    assert "echo-request" in rules
+    assert "policy drop" in rules
