@@ -136,6 +136,11 @@ def test_a_listener_that_hides_its_process_is_told(tmp_path: Path) -> None:
     assert "cannot be seen" in finding["why"]
 
 
+def test_a_connection_from_a_port_does_not_take_it(tmp_path: Path) -> None:
+    write(tmp_path, "proc/net/tcp", TCP_HEAD + "   0: 0100007F:0050 0100007F:C350 01 0:0 0:0 0 0 0 4711 1\n")
+    assert what(preflight.check_ports({80}, "tradingbot", [], tmp_path)) == []
+
+
 def container(project: str, port: int) -> dict[str, Any]:
     published = [
         {"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": port, "Type": "tcp"},
