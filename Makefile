@@ -35,3 +35,30 @@ demo: venv ## A throwaway host with the whole stack on https://127.0.0.1:8443 (D
 .PHONY: demo-down
 demo-down: ## Remove all that `make demo` made, and only that
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m tests.testbed.demo down; else $(PYTHON) -m tests.testbed.demo down; fi
+
+BACKEND_VENV := .cache/backend-venv
+
+$(BACKEND_VENV)/.installed: backend/requirements-dev.txt backend/requirements-build.txt backend/pyproject.toml
+	@echo "== tools: installing the backend and what its tests need into $(BACKEND_VENV)"
+	@$(PYTHON) -m venv $(BACKEND_VENV)
+	@$(BACKEND_VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r backend/requirements-dev.txt
+	@$(BACKEND_VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r backend/requirements-build.txt
+	@$(BACKEND_VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e backend
+	@touch $@
+
+.PHONY: test
+test: venv $(BACKEND_VENV)/.installed ## All checks: lint, unit, backend, and the scenarios on real hosts (STAGES="lint unit" for some)
+	@$(BIN)/python tests/run.py $(STAGES)
+
+.PHONY: bench
+bench: venv ## Measure: deploy, re-run, memory, requests per second (docs/benchmarks.md)
+	@$(BIN)/python -m tests.bench
+
+.PHONY: docs
+docs: venv ## Write the roles' READMEs from their argument_specs
+	@$(BIN)/python tests/tools/role_docs.py
+
+.PHONY: format
+format: venv $(BACKEND_VENV)/.installed ## Format our Python
+	@$(BIN)/ruff format .
+	@cd backend && $(abspath $(BACKEND_VENV))/bin/ruff format .

@@ -1,0 +1,136 @@
+"""`make test`: every check of the project, stage by stage, with the time that each one took.
+
+All stages run, also after one has failed, so that one run shows all that is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parents[1]
+REPORTS = ROOT / ".testbed" / "reports"
+BACKEND = ROOT / "backend"
+BACKEND_BIN = ROOT / ".cache" / "backend-venv" / "bin"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A named list of commands; a stage with tests of its own leaves a JUnit report, any other counts as one test."""
+
+    name: str
+    commands: list[list[str]]
+    folder: Path = ROOT
+    path: list[Path] = field(default_factory=list)
+
+
+def python_files() -> list[str]:
+    """Return the folders with our Python outside the backend."""
+    return ["plugins", "tests", "molecule"]
+
+
+def stages() -> list[Stage]:
+    """Return all stages, the quick ones first."""
+    dockerfiles = sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("tests/testbed/images/*/Dockerfile"))
+    scripts = sorted(
+        str(p.relative_to(ROOT)) for folder in ("roles", "tests", ".ci") for p in (ROOT / folder).rglob("*.sh")
+    )
+    backend = {"folder": BACKEND, "path": [BACKEND_BIN]}
+    return [
+        Stage("lint ansible", [["ansible-lint", "--offline"], ["yamllint", "--strict", "."]]),
+        Stage(
+            "lint python",
+            [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy", *python_files()]],
+        ),
+        Stage("lint scripts", [["shellcheck", *scripts, ".ci/run"], ["hadolint", "backend/Dockerfile", *dockerfiles]]),
+        Stage("lint docs", [["antsibull-changelog", "lint"], [sys.executable, "tests/tools/role_docs.py", "--check"]]),
+        Stage("lint backend", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy", "src", "tests"]], **backend),
+        Stage("unit", [["pytest", "-q", "-n", "2", "tests/unit"]]),
+        Stage("test bed", [[sys.executable, "-m", "tests.testbed", "up"]]),
+        Stage("stand-ins", [["pytest", "-q", "tests/testbed"]]),
+        Stage("backend", [["pytest", "-q"]], **backend),
+        Stage("molecule refusals", [["molecule", "test", "-s", "refusals"]]),
+        Stage("molecule default", [["molecule", "test", "-s", "default"]]),
+        Stage("molecule newer", [["molecule", "test", "-s", "newer"]]),
+    ]
+
+
+@dataclass
+class Result:
+    """What came of a stage."""
+
+    name: str
+    seconds: float
+    passed: int
+    failed: int
+
+
+def run(stage: Stage) -> Result:
+    """Run the commands of *stage* in turn until one fails, showing their output."""
+    print(f"\n===== {stage.name} =====", flush=True)
+    report = REPORTS / f"{stage.name.replace(' ', '-')}.xml"
+    path = os.pathsep.join([*map(str, stage.path), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "PYTEST_ADDOPTS": f"--junitxml={report}"}
+    started = time.monotonic()
+    failed = False
+    for command in stage.commands:
+        print(f"$ {' '.join(command)}", flush=True)
+        program = shutil.which(command[0], path=path)
+        if program is None:
+            print(f"{command[0]} is not installed: `make venv` installs it")
+            failed = True
+        else:
+            failed = subprocess.call([program, *command[1:]], cwd=stage.folder, env=environment) != 0
+        if failed:
+            print(f"FAILED: {' '.join(command)} (in {stage.folder})", flush=True)
+            break
+    passed, broken = count(report)
+    if failed and not broken:
+        broken = 1
+    elif not failed and not passed:
+        passed = 1
+    return Result(stage.name, time.monotonic() - started, passed, broken)
+
+
+def count(report: Path) -> tuple[int, int]:
+    """Return how many tests of a JUnit report passed and failed; a skipped test has not passed."""
+    if not report.exists():
+        return 0, 0
+    suites = ElementTree.parse(report).getroot().iter("testsuite")
+    total = failed = 0
+    for suite in suites:
+        total += int(suite.get("tests", 0))
+        failed += sum(int(suite.get(key, 0)) for key in ("failures", "errors", "skipped"))
+    return total - failed, failed
+
+
+def main() -> int:
+    """Run the stages that were asked for, all by default. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="tests/run.py", description="All checks, stage by stage.")
+    parser.add_argument("stage", nargs="*", help="run only the stages whose name begins so, like: lint, unit, molecule")
+    wanted = parser.parse_args().stage
+    chosen = [s for s in stages() if not wanted or any(s.name.startswith(w) for w in wanted)]
+    if not chosen:
+        parser.error(f"no stage begins with {', '.join(wanted)}; there are: {', '.join(s.name for s in stages())}")
+    shutil.rmtree(REPORTS, ignore_errors=True)
+    REPORTS.mkdir(parents=True)
+    results = [run(stage) for stage in chosen]
+
+    print(f"\n{'STAGE':<20} {'SECONDS':>8} {'PASSED':>7} {'FAILED':>7}")
+    for result in results:
+        print(f"{result.name:<20} {result.seconds:>8.0f} {result.passed:>7} {result.failed:>7}")
+    print(f"{'all':<20} {sum(r.seconds for r in results):>8.0f}")
+    failed = sum(r.failed for r in results)
+    print(f"\n{sum(r.passed for r in results)} passed, {failed} failed", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
