@@ -22,11 +22,17 @@ def parser() -> argparse.ArgumentParser:
     verbs.add_parser("down", help="remove all hosts, the registry, the network and the images of the test bed")
     create = verbs.add_parser("create", help="make a host, wait for SSH, print how to reach it as JSON")
     create.add_argument("name")
-    create.add_argument("--suite", choices=images.TARGET_SUITES, default="trixie", help="Debian release (default: trixie)")
+    create.add_argument(
+        "--suite", choices=images.TARGET_SUITES, default="trixie", help="Debian release (default: trixie)"
+    )
     create.add_argument(
         "--publish", action="append", default=[], metavar="HOST[:LOCAL]", help="publish a port of the host on 127.0.0.1"
     )
-    for verb, text in (("show", "print how to reach a host as JSON"), ("reboot", "reboot a host"), ("remove", "remove hosts")):
+    for verb, text in (
+        ("show", "print how to reach a host as JSON"),
+        ("reboot", "reboot a host"),
+        ("remove", "remove hosts"),
+    ):
         verbs.add_parser(verb, help=text).add_argument("name", nargs="+" if verb == "remove" else None)
     ssh = verbs.add_parser("ssh", help="open a shell on a host, or run a command there")
     ssh.add_argument("name")

@@ -13,7 +13,14 @@ from .shell import TestbedError, run, step
 
 LABEL = "tradingbot.testbed.recipe"
 # Documentation and translations are of no use in a container; Debian's slim images leave them out too.
-BALLAST = ["usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/i18n", "var/lib/apt/lists"]
+BALLAST = [
+    "usr/share/doc",
+    "usr/share/man",
+    "usr/share/info",
+    "usr/share/locale",
+    "usr/share/i18n",
+    "var/lib/apt/lists",
+]
 DPKG_EXCLUDES = "".join(f"path-exclude /{path}/*\n" for path in BALLAST[:4])
 # A mirror may be a snapshot whose Release file has run out; its signature is checked all the same.
 APT_SETTINGS = 'Acquire::Languages "none";\nAcquire::Check-Valid-Until "false";\nAPT::Install-Recommends "false";\n'
@@ -26,12 +33,23 @@ def base(suite: str) -> str:
     if recipe_of(tag) == recipe:
         return tag
     engine.apt_install("debootstrap")
-    with step(f"making the base image of Debian {suite} (about half a minute)"), tempfile.TemporaryDirectory() as folder:
+    with (
+        step(f"making the base image of Debian {suite} (about half a minute)"),
+        tempfile.TemporaryDirectory() as folder,
+    ):
         root = Path(folder) / "root"
         # The archive's newer suites are made like sid; an older debootstrap does not know their names yet.
         script = ["sid"] if not Path(f"/usr/share/debootstrap/scripts/{suite}").exists() else []
         run(
-            ["debootstrap", "--variant=minbase", "--include=ca-certificates", suite, str(root), machine.debian_mirror(), *script]
+            [
+                "debootstrap",
+                "--variant=minbase",
+                "--include=ca-certificates",
+                suite,
+                str(root),
+                machine.debian_mirror(),
+                *script,
+            ]
         )
         for path in BALLAST:
             shutil.rmtree(root / path, ignore_errors=True)
@@ -39,7 +57,9 @@ def base(suite: str) -> str:
             archive.unlink()
         (root / "etc/dpkg/dpkg.cfg.d/slim").write_text(DPKG_EXCLUDES)
         (root / "etc/apt/apt.conf.d/slim").write_text(APT_SETTINGS)
-        archive_stream = subprocess.Popen(["tar", "--numeric-owner", "-C", str(root), "-c", "."], stdout=subprocess.PIPE)
+        archive_stream = subprocess.Popen(
+            ["tar", "--numeric-owner", "-C", str(root), "-c", "."], stdout=subprocess.PIPE
+        )
         subprocess.run(
             ["docker", "import", "--change", f"LABEL {LABEL}={recipe}", "--change", 'CMD ["bash"]', "-", tag],
             check=True,

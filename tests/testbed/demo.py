@@ -30,7 +30,7 @@ USER = "demo@example.com"
 def up() -> None:
     """Make the host, deploy the stack, send one alert through it, and say what to try next."""
     started = time.monotonic()
-    if not registry.is_there():
+    if not (engine.answers() and registry.is_there()):
         MADE_TEST_BED.parent.mkdir(parents=True, exist_ok=True)
         MADE_TEST_BED.touch()
     testbed.up()
@@ -78,14 +78,28 @@ def deploy() -> int:
             recap = re.search(r"ok=\d+\s+changed=(\d+)", line)
             changed += int(recap.group(1)) if recap else 0
     if play.returncode != 0:
-        raise TestbedError("site.yml did not get through: its last messages above say why. `make demo` goes on from there")
+        raise TestbedError(
+            "site.yml did not get through: its last messages above say why. `make demo` goes on from there"
+        )
     return changed
 
 
 def tradingbot(host: hosts.Host, *arguments: str) -> dict[str, str]:
     """Run the backend's own command line on the host and return what it made."""
-    remote = ["sudo", "docker", "compose", "--project-directory", "/opt/tradingbot", "exec", "-T", "backend", "tradingbot"]
-    done = subprocess.run([*hosts.ssh(host), *remote, *arguments, "--json"], check=False, capture_output=True, text=True)
+    remote = [
+        "sudo",
+        "docker",
+        "compose",
+        "--project-directory",
+        "/opt/tradingbot",
+        "exec",
+        "-T",
+        "backend",
+        "tradingbot",
+    ]
+    done = subprocess.run(
+        [*hosts.ssh(host), *remote, *arguments, "--json"], check=False, capture_output=True, text=True
+    )
     if done.returncode != 0:
         raise TestbedError(f"`tradingbot {' '.join(arguments)}` failed on the host: {done.stderr.strip()}")
     return dict(json.loads(done.stdout))
@@ -108,18 +122,27 @@ def request(url: str, *, body: dict[str, object] | None = None, headers: dict[st
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     data = json.dumps(body).encode() if body is not None else None
-    with urllib.request.urlopen(urllib.request.Request(url, data, headers or {}), timeout=10, context=context) as answer:
+    with urllib.request.urlopen(
+        urllib.request.Request(url, data, headers or {}), timeout=10, context=context
+    ) as answer:
         return str(answer.read().decode())
 
 
 def send_first_alert() -> None:
     """Send an alert as TradingView does, and read it back through the API. Raises TestbedError when it is not there."""
     credentials = json.loads(CREDENTIALS.read_text())
-    alert: dict[str, object] = {"symbol": "BTCUSDT", "action": "buy", "price": "67250.5", "order_id": f"demo-{time.time_ns()}"}
+    alert: dict[str, object] = {
+        "symbol": "BTCUSDT",
+        "action": "buy",
+        "price": "67250.5",
+        "order_id": f"demo-{time.time_ns()}",
+    }
     with step("sending an alert through nginx and reading it back"):
         # TradingView sends text/plain when the message is not valid JSON, and people paste what they like.
         request(credentials["webhook_url"], body=alert, headers={"Content-Type": "text/plain"})
-        listed = request(f"https://127.0.0.1:{HTTPS_PORT}/api/v1/signals", headers={"X-API-Key": credentials["api_key"]})
+        listed = request(
+            f"https://127.0.0.1:{HTTPS_PORT}/api/v1/signals", headers={"X-API-Key": credentials["api_key"]}
+        )
     if "BTCUSDT" not in listed:
         raise TestbedError(f"the alert was taken in but is not among the signals: {listed}")
     print(listed, flush=True)
@@ -127,9 +150,11 @@ def send_first_alert() -> None:
 
 def tell(changed: int, made: bool, seconds: float) -> None:
     """Print where the stack answers and what to try."""
-    key = "$(python3 -c 'import json; print(json.load(open(\".testbed/demo.json\"))[\"api_key\"])')"
+    key = '$(python3 -c \'import json; print(json.load(open(".testbed/demo.json"))["api_key"])\')'
     hook = key.replace("api_key", "webhook_url")
-    result = f"{changed} tasks changed something" if changed else "nothing had to be changed: the stack is as it should be"
+    result = (
+        f"{changed} tasks changed something" if changed else "nothing had to be changed: the stack is as it should be"
+    )
     print(f"""
 The stack runs ({seconds:.0f} s; {result}).
 

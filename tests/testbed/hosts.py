@@ -84,9 +84,7 @@ def describe(name: str) -> Host:
     if not _exists(name):
         raise TestbedError(f"there is no host {name!r}; `python -m tests.testbed status` lists those that are there")
     found = json.loads(output(["docker", "inspect", container(name)]))[0]["NetworkSettings"]
-    ports = {
-        port.split("/")[0]: int(bindings[0]["HostPort"]) for port, bindings in found["Ports"].items() if bindings
-    }
+    ports = {port.split("/")[0]: int(bindings[0]["HostPort"]) for port, bindings in found["Ports"].items() if bindings}
     return Host(name, found["Networks"][registry.NETWORK]["IPAddress"], ports["22"], ports)
 
 

@@ -34,7 +34,9 @@ TARGET_SUITES = ["trixie", "forky"]
 def build(recipe: str, suite: str, tag: str) -> str:
     """Return *tag*, building it from images/*recipe* on the base of *suite* when its recipe has changed."""
     folder = RECIPES / recipe
-    base_tag = f"debian:{suite}" if recipe == "target" and suite == "trixie" and machine.public_registry() else base(suite)
+    base_tag = (
+        f"debian:{suite}" if recipe == "target" and suite == "trixie" and machine.public_registry() else base(suite)
+    )
     wanted = digest(*sorted(p for p in folder.rglob("*") if p.is_file()), extra=recipe_of(base_tag) or base_tag)
     if recipe_of(tag) == wanted:
         return tag

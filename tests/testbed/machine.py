@@ -34,7 +34,9 @@ def debian_mirror() -> str:
     for path in sorted(Path("/etc/apt").glob("sources.list*")):
         files = sorted(path.glob("*")) if path.is_dir() else [path]
         for file in files:
-            for url in re.findall(r"(?:URIs:\s*|^deb\s+(?:\[[^]]*\]\s+)?)(https?://\S+)", file.read_text(), re.MULTILINE):
+            for url in re.findall(
+                r"(?:URIs:\s*|^deb\s+(?:\[[^]]*\]\s+)?)(https?://\S+)", file.read_text(), re.MULTILINE
+            ):
                 if re.search(r"/debian/?$", url):
                     return str(url).rstrip("/")
     raise TestbedError(

@@ -42,7 +42,9 @@ def ensure() -> None:
     """Make the registry run and hold every image that hosts pull."""
     ensure_network()
     image = images.registry_image()
-    state = run(["docker", "inspect", "--format", "{{.State.Running}} {{.Image}}", CONTAINER], check=False).stdout.split()
+    state = run(
+        ["docker", "inspect", "--format", "{{.State.Running}} {{.Image}}", CONTAINER], check=False
+    ).stdout.split()
     if state[:2] != ["true", images.image_id(image)]:
         run(["docker", "rm", "--force", CONTAINER], check=False)
         say(f"starting the registry on 127.0.0.1:{PORT}")

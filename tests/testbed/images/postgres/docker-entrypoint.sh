@@ -18,6 +18,17 @@ from_file() {
   unset "$file"
 }
 
+run_init_files() {
+  local file
+  for file in /docker-entrypoint-initdb.d/*; do
+    case $file in
+      # shellcheck source=/dev/null
+      *.sh) if [ -x "$file" ]; then "$file"; else . "$file"; fi ;;
+      *.sql) "$@" --dbname "$POSTGRES_DB" -f "$file" ;;
+    esac
+  done
+}
+
 initialise() {
   if [ -z "$POSTGRES_PASSWORD" ] && [ "${POSTGRES_HOST_AUTH_METHOD:-}" != trust ]; then
     echo >&2 "Error: Database is uninitialized and superuser password is not specified."
@@ -34,13 +45,7 @@ initialise() {
   if [ "$POSTGRES_DB" != postgres ]; then
     "${sql[@]}" --dbname postgres --set db="$POSTGRES_DB" <<<'CREATE DATABASE :"db";'
   fi
-  local file
-  for file in /docker-entrypoint-initdb.d/*; do
-    case $file in
-      *.sh) "$file" ;;
-      *.sql) "${sql[@]}" --dbname "$POSTGRES_DB" -f "$file" ;;
-    esac
-  done
+  run_init_files "${sql[@]}"
   pg_ctl -D "$PGDATA" -m fast -w stop
   unset PGPASSWORD
   echo 'PostgreSQL init process complete; ready for start up.'
@@ -48,21 +53,21 @@ initialise() {
 
 if [ "${1:0:1}" = '-' ]; then set -- postgres "$@"; fi
 if [ "$1" = postgres ]; then
+  # Before stepping down: the files may be root's.
+  from_file POSTGRES_PASSWORD
+  from_file POSTGRES_USER postgres
+  from_file POSTGRES_DB "$POSTGRES_USER"
+  from_file POSTGRES_INITDB_ARGS
   mkdir -p "$PGDATA"
   chmod 0700 "$PGDATA" 2>/dev/null || [ -O "$PGDATA" ] || [ "$(id -u)" != 0 ]
   if [ "$(id -u)" = 0 ]; then
     chown -R postgres:postgres "$PGDATA"
     exec setpriv --reuid=postgres --regid=postgres --init-groups "$0" "$@"
   fi
-  from_file POSTGRES_PASSWORD
-  from_file POSTGRES_USER postgres
-  from_file POSTGRES_DB "$POSTGRES_USER"
-  from_file POSTGRES_INITDB_ARGS
   if [ ! -s "$PGDATA/PG_VERSION" ]; then
     initialise "${@:2}"
   else
     echo 'PostgreSQL Database directory appears to contain a database; Skipping initialization'
   fi
-  unset POSTGRES_PASSWORD
 fi
 exec "$@"

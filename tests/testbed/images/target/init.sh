@@ -17,30 +17,31 @@ if [ -n "${TESTBED_NAMESERVERS:-}" ]; then
   done
 fi
 
+printf '%s\n' "$TESTBED_AUTHORIZED_KEY" >/home/deploy/.ssh/authorized_keys
+chown deploy:deploy /home/deploy/.ssh/authorized_keys
+chmod 0600 /home/deploy/.ssh/authorized_keys
+ssh-keygen -A >/dev/null
+
 # systemd 258 and newer boot on cgroup v2 only, and where the machine has cgroup v1 its controllers are there and nowhere
-# else. Then init gets the (bare) v2 tree, and the engine keeps to the mounts as they were, controllers and limits included.
+# else. Then init gets a view of its own with the (bare) v2 tree; the engine keeps to the mounts as they are, limits included.
 systemd=$(systemctl --version | awk 'NR == 1 { print $2 }')
 if [ "$(stat --file-system --format=%T /sys/fs/cgroup)" != cgroup2fs ] && [ "${systemd%%[!0-9]*}" -ge 258 ]; then
-  touch /run/engine-mounts
-  unshare --mount=/run/engine-mounts --propagation unchanged true
-  umount --recursive /sys/fs/cgroup
-  mount -t cgroup2 cgroup2 /sys/fs/cgroup
-  as_before='nsenter --mount=/run/engine-mounts'
+  # Held by a process: the kernel does not always let the name of a mount namespace be mounted.
+  sleep infinity &
   for unit in containerd docker; do
     case $unit in
       containerd) command='containerd' ;;
       docker) command='dockerd -H fd:// --containerd=/run/containerd/containerd.sock' ;;
     esac
     mkdir -p "/run/systemd/system/$unit.service.d"
-    printf '[Service]\nExecStart=\nExecStart=%s %s\n' "$as_before" "$command" \
+    printf '[Service]\nExecStart=\nExecStart=nsenter --mount=/proc/%s/ns/mnt %s\n' "$!" "$command" \
       >"/run/systemd/system/$unit.service.d/cgroup.conf"
   done
+  exec unshare --mount --propagation unchanged sh -euc '
+    umount --recursive /sys/fs/cgroup
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    exec /sbin/init'
 fi
-
-printf '%s\n' "$TESTBED_AUTHORIZED_KEY" >/home/deploy/.ssh/authorized_keys
-chown deploy:deploy /home/deploy/.ssh/authorized_keys
-chmod 0600 /home/deploy/.ssh/authorized_keys
-ssh-keygen -A >/dev/null
 
 # systemd 256 and 257 boot on cgroup v1 only with this word; to others it means nothing.
 exec /sbin/init SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1
