@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import subprocess
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import urllib3
+from stack import COMPOSE, output_of
 
 from tests.testbed import hosts, registry
-
-urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-
-COMPOSE = "docker compose --project-directory /opt/tradingbot"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,11 +24,27 @@ def as_root(host: Any) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def machine(request: pytest.FixtureRequest) -> hosts.Host:
+def inventory(request: pytest.FixtureRequest) -> str:
+    """The inventory that the host was deployed with."""
+    return str(request.config.getoption("ansible_inventory") or request.config.getoption("--ansible-inventory"))
+
+
+@pytest.fixture(scope="session")
+def machine(inventory: str) -> hosts.Host:
     """How this machine reaches the host under test."""
-    inventory = request.config.getoption("ansible_inventory") or request.config.getoption("--ansible-inventory")
     listed = json.loads(subprocess.check_output(["ansible-inventory", "-i", inventory, "--list"], text=True))
     return hosts.describe(listed["docker_host"]["hosts"][0])
+
+
+@pytest.fixture(scope="session")
+def secrets(inventory: str, machine: hosts.Host) -> dict[str, str]:
+    """The values of the inventory's secrets: all variables that begin with vault_."""
+    told = "{{ dict(query('varnames', '^vault_') | zip(query('vars', *query('varnames', '^vault_')))) | to_json }}"
+    command = ["ansible", machine.name, "-i", inventory, "-m", "ansible.builtin.debug", "-a", json.dumps({"msg": told})]
+    environment = os.environ | {"ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_NOCOLOR": "1"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60, env=environment)
+    values: dict[str, str] = json.loads(json.loads(done.stdout.split("=>", 1)[1])["msg"])
+    return values
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +77,9 @@ def neighbour() -> Iterator[Callable[[list[str]], subprocess.CompletedProcess[st
     )
 
     def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["docker", "exec", name, *command], check=False, capture_output=True, text=True, timeout=120)
+        return subprocess.run(
+            ["docker", "exec", name, *command], check=False, capture_output=True, text=True, timeout=120
+        )
 
     yield run
     subprocess.run(["docker", "rm", "--force", name], check=True, capture_output=True)
@@ -75,9 +90,8 @@ def backend_cli(machine: hosts.Host) -> Callable[..., dict[str, str]]:
     """Runs the backend's own command line on the host and gives what it printed as JSON."""
 
     def run(*arguments: str) -> dict[str, str]:
-        remote = ["sudo", *COMPOSE.split(), "exec", "-T", "backend", "tradingbot", *arguments, "--json"]
-        done = subprocess.run([*hosts.ssh(machine), *remote], check=True, capture_output=True, text=True, timeout=60)
-        return dict(json.loads(done.stdout))
+        told = output_of(machine, f"{COMPOSE} exec -T backend tradingbot {shlex.join(arguments)} --json")
+        return dict(json.loads(told))
 
     return run
 
@@ -98,13 +112,3 @@ def new_webhook_token(backend_cli: Callable[..., dict[str, str]]) -> Callable[[]
         return url.rsplit("/", 1)[1]
 
     return make
-
-
-def wait_until(holds: Callable[[], bool], seconds: float, what: str) -> float:
-    """Wait until *holds* and return how long it took, in seconds. Fails the test after *seconds*."""
-    start = time.monotonic()
-    while not holds():
-        waited = time.monotonic() - start
-        assert waited < seconds, f"{what}: not within {seconds:.0f} s"
-        time.sleep(0.1)
-    return time.monotonic() - start

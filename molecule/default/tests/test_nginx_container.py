@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import requests
+from stack import wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
 COMPOSE = "docker compose --project-directory /opt/tradingbot"
@@ -47,8 +48,9 @@ def apply(host: Any, **variables: Any) -> subprocess.CompletedProcess[str]:
 
 
 def test_it_is_healthy_and_confined(host: Any) -> None:
+    # An engine that has just been restarted asks again only after 30 s.
+    wait_until(lambda: inspect(host)["State"]["Health"]["Status"] == "healthy", 60, "healthy")
     found = inspect(host)
-    assert found["State"]["Health"]["Status"] == "healthy"
     assert found["Config"]["User"] == "101:101"
     limits = found["HostConfig"]
     assert limits["ReadonlyRootfs"] is True

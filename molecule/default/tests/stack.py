@@ -1,0 +1,85 @@
+"""What several tests of a deployed stack do: look at its containers, run programs on the host, call the API."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from tests.testbed import hosts
+
+ROOT = Path(__file__).resolve().parents[3]
+PROJECT = "/opt/tradingbot"
+COMPOSE = f"docker compose --project-directory {PROJECT}"
+LABEL = "com.docker.compose.project=tradingbot"
+
+
+def run_on(machine: hosts.Host, command: str, stdin: str = "", seconds: float = 60) -> subprocess.CompletedProcess[str]:
+    """Run a shell *command* on the host as root, with *stdin* as its input."""
+    remote = ["sudo", "sh", "-c", shlex.quote(command)]
+    return subprocess.run(
+        [*hosts.ssh(machine), *remote], input=stdin, check=False, capture_output=True, text=True, timeout=seconds
+    )
+
+
+def output_of(machine: hosts.Host, command: str, stdin: str = "", seconds: float = 60) -> str:
+    """Return what *command* prints on the host; fails the test unless it succeeds."""
+    done = run_on(machine, command, stdin, seconds)
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout.strip()
+
+
+def deploy(inventory: str, *arguments: str, playbook: str = "site.yml") -> subprocess.CompletedProcess[str]:
+    """Run a playbook of the project on the host, with *arguments*."""
+    return subprocess.run(
+        ["ansible-playbook", playbook, "--inventory", inventory, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"ANSIBLE_NOCOLOR": "1"},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def services(machine: hosts.Host) -> dict[str, dict[str, Any]]:
+    """Return what Docker knows of each container of the project, by service."""
+    listed = output_of(machine, f"docker ps --all --quiet --no-trunc --filter label={LABEL} | xargs docker inspect")
+    return {found["Config"]["Labels"]["com.docker.compose.service"]: found for found in json.loads(listed)}
+
+
+def query(machine: hosts.Host, password: str, sql: str) -> list[str]:
+    """Return the rows that the read-only user gets, from psql in the database's container.
+
+    The password and the query go in by standard input: no command line shows them.
+    """
+    client = "psql -XAtq -v ON_ERROR_STOP=1 -h 127.0.0.1 -U tradingbot_readonly -d tradingbot -f -"
+    script = shlex.quote(f"read -r PGPASSWORD; export PGPASSWORD; exec {client}")
+    return output_of(machine, f"{COMPOSE} exec -T postgres sh -c {script}", f"{password}\n{sql}\n").splitlines()
+
+
+def call(method: str, url: str, **options: Any) -> requests.Response:
+    """Send a request through nginx; an API limit that other tests have used up is waited for."""
+    for _ in range(30):
+        answer = requests.request(method, url, verify=False, timeout=20, **options)
+        if answer.status_code != 429:
+            return answer
+        time.sleep(int(answer.headers["Retry-After"]))
+    raise AssertionError("still over the limit after 30 attempts")
+
+
+def wait_until(holds: Callable[[], bool], seconds: float, what: str) -> float:
+    """Wait until *holds* and return how long it took, in seconds. Fails the test after *seconds*."""
+    start = time.monotonic()
+    while not holds():
+        waited = time.monotonic() - start
+        assert waited < seconds, f"{what}: not within {seconds:.0f} s"
+        time.sleep(0.1)
+    return time.monotonic() - start

@@ -1,0 +1,155 @@
+"""The main job: an alert in TradingView's form comes in over HTTPS, is kept once, and can be read and watched."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import ssl
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import requests
+from stack import call, query
+from websockets.sync.client import ClientConnection
+from websockets.sync.client import connect as open_websocket
+
+from tests.testbed import hosts
+
+WEBHOOKS = "/api/v1/webhooks/tradingview"
+
+
+def alert(**other: Any) -> dict[str, Any]:
+    """Return an alert as TradingView fills in its placeholders, with an order that nobody has placed yet."""
+    return {
+        "ticker": "BTCUSDT",
+        "action": "buy",
+        "contracts": "0.5",
+        "price": 64250.1,
+        "market_position": "long",
+        "position_size": "0.5",
+        "order_id": f"Long {time.time_ns()}",
+        "timenow": "2026-01-05T12:00:00Z",
+        "comment": "breakout, 突破",
+    } | other
+
+
+@pytest.fixture(scope="module")
+def webhook(https_url: str, new_webhook_token: Callable[[], str]) -> str:
+    """A webhook's whole address."""
+    return f"{https_url}{WEBHOOKS}/{new_webhook_token()}"
+
+
+def post(webhook: str, body: str, content_type: str) -> requests.Response:
+    """Send *body* as TradingView does."""
+    return call("POST", webhook, data=body.encode(), headers={"Content-Type": content_type})
+
+
+def read_back(https_url: str, api_key: str, identity: str) -> dict[str, Any]:
+    """Return the signal *identity* as the API shows it among the newest."""
+    answer = call("GET", f"{https_url}/api/v1/signals?limit=20", headers={"X-API-Key": api_key})
+    assert answer.status_code == 200
+    (found,) = [item for item in answer.json()["items"] if item["id"] == identity]
+    return dict(found)
+
+
+@contextlib.contextmanager
+def watch(https_url: str, api_key: str) -> Iterator[ClientConnection]:
+    """Open a WebSocket that gets live signals from now on."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    address = "wss" + https_url.removeprefix("https") + "/api/v1/ws"
+    with open_websocket(address, ssl=context, additional_headers={"X-API-Key": api_key}, open_timeout=20) as socket:
+        assert json.loads(socket.recv(timeout=10)) == {"type": "ready"}
+        yield socket
+
+
+# TradingView sends text/plain when it takes the message for text, so that must not matter.
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "text/plain; charset=utf-8"])
+def test_an_alert_is_stored_read_back_and_seen_live(
+    machine: hosts.Host, secrets: dict[str, str], https_url: str, webhook: str, api_key: str, content_type: str
+) -> None:
+    sent = alert()
+    with watch(https_url, api_key) as socket:
+        answer = post(webhook, json.dumps(sent, ensure_ascii=False), content_type)
+        assert answer.status_code == 202, answer.text
+        identity = answer.json()["id"]
+        assert answer.json() == {"id": identity, "status": "accepted"}
+        live = json.loads(socket.recv(timeout=10))
+
+    columns = "symbol, action, quantity::float, price::float, market_position, order_id, comment"
+    rows = query(
+        machine,
+        secrets["vault_postgres_readonly_password"],
+        f"SELECT {columns}, payload->>'ticker', now() - received_at < '1 minute' FROM signals WHERE id = '{identity}';",
+    )
+    assert rows == [f"BTCUSDT|buy|0.5|64250.1|long|{sent['order_id']}|breakout, 突破|BTCUSDT|t"]
+
+    item = read_back(https_url, api_key, identity)
+    shown = {"symbol": "BTCUSDT", "action": "buy", "quantity": "0.5", "price": "64250.1", "comment": "breakout, 突破"}
+    assert shown.items() <= item.items()
+    assert (item["sent_at"], item["order_id"]) == ("2026-01-05T12:00:00Z", sent["order_id"])
+    assert live == {"type": "signal", "data": item}
+
+
+def test_a_repeated_alert_is_stored_once(
+    machine: hosts.Host, secrets: dict[str, str], https_url: str, webhook: str, api_key: str
+) -> None:
+    """TradingView sends again when it got no answer in time."""
+    body = json.dumps(alert())
+    first = post(webhook, body, "application/json")
+    with watch(https_url, api_key) as socket:
+        again = post(webhook, body, "text/plain")
+        with pytest.raises(TimeoutError):
+            socket.recv(timeout=2)
+    assert (first.status_code, again.status_code) == (202, 200)
+    assert again.json() == {"id": first.json()["id"], "status": "duplicate"}
+    order = json.loads(body)["order_id"]
+    count = f"SELECT count(*) FROM signals WHERE order_id = '{order}';"
+    assert query(machine, secrets["vault_postgres_readonly_password"], count) == ["1"]
+
+
+def well_formed(body: str) -> str:
+    """Return a token with the checksum that the backend looks at before it asks the database."""
+    return body + base64.urlsafe_b64encode(zlib.crc32(body.encode()).to_bytes(4, "big")).decode().rstrip("=")
+
+
+@pytest.mark.parametrize("token", ["not-one", well_formed("tbw_" + "0" * 43)])
+def test_an_unknown_address_stores_nothing(
+    machine: hosts.Host, secrets: dict[str, str], https_url: str, token: str
+) -> None:
+    sent = alert()
+    answer = post(f"{https_url}{WEBHOOKS}/{token}", json.dumps(sent), "application/json")
+    assert answer.status_code == 404
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    count = f"SELECT count(*) FROM signals WHERE order_id = '{sent['order_id']}';"
+    assert query(machine, secrets["vault_postgres_readonly_password"], count) == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ("BTCUSDT crossed 64000", "JSON"),
+        (json.dumps({"ticker": "BTCUSDT"}), "action"),
+        (json.dumps({"ticker": "BTCUSDT", "action": "buy", "price": "much"}), "price"),
+    ],
+)
+def test_a_bad_alert_is_refused_by_name(webhook: str, body: str, named: str) -> None:
+    answer = post(webhook, body, "text/plain")
+    assert answer.status_code == 422
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert named in answer.text
+
+
+@pytest.mark.parametrize("key", [None, "not-one", well_formed("tbk_" + "0" * 43)])
+def test_signals_are_for_their_owner_alone(
+    https_url: str, backend_cli: Callable[..., dict[str, str]], key: str | None
+) -> None:
+    headers = {"X-API-Key": key} if key else {}
+    assert call("GET", f"{https_url}/api/v1/signals", headers=headers).status_code == 401
+    stranger = backend_cli("api-key", "create", "--user", f"s{time.time_ns()}@example.com", "--name", "k")["api_key"]
+    assert call("GET", f"{https_url}/api/v1/signals", headers={"X-API-Key": stranger}).json()["items"] == []
