@@ -1,0 +1,92 @@
+"""The host that is measured: the demo's stack on a host of its own, open to a load generator on this machine."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+
+from tests.testbed import __main__ as testbed
+from tests.testbed import hosts
+from tests.testbed.shell import ROOT, STATE, TestbedError
+
+NAME = "bench"
+FOLDER = STATE / "bench"
+INVENTORY = FOLDER / "inventory"
+HTTP_PORT, HTTPS_PORT, BACKEND_PORT = 48080, 48443, 48001
+PROJECT = "/opt/tradingbot"
+# What differs from the demo. The limits would otherwise be what is measured; the open port of the backend lets
+# direct requests come the same way as those through nginx.
+SETTINGS: dict[str, object] = {
+    "nginx_api_rate": 6_000_000,
+    "nginx_api_burst": 100_000,
+    "nginx_webhook_rate": 6_000_000,
+    "nginx_webhook_burst": 100_000,
+    "backend_publish": ["0.0.0.0:8001:8001"],
+    "docker_host_firewall_rules": [{"ports": [8001], "sources": ["10.99.0.0/24"]}],
+}
+
+
+def inventory(host: hosts.Host) -> dict[str, object]:
+    """Return the inventory of *host*, in Ansible's YAML form (which JSON is a part of)."""
+    variables: dict[str, object] = {
+        "ansible_host": "127.0.0.1",
+        "ansible_port": host.ssh_port,
+        "ansible_user": host.user,
+        "ansible_ssh_private_key_file": host.identity_file,
+        "ansible_ssh_common_args": f"-o StrictHostKeyChecking=accept-new -o UserKnownHostsFile={host.known_hosts}",
+        "demo_https_port": HTTPS_PORT,
+        "demo_secrets": str(FOLDER / "secrets"),
+        **SETTINGS,
+    }
+    groups: dict[str, object] = {
+        group: {"hosts": {NAME: {}}} for group in ("docker_host", "postgres", "redis", "backend", "nginx")
+    }
+    return {"all": {"hosts": {NAME: variables}, "children": groups}}
+
+
+def create() -> hosts.Host:
+    """Make a bare host and an inventory for it. Raises TestbedError when it is there already."""
+    testbed.up()
+    if NAME in hosts.names():
+        raise TestbedError(
+            f"the host {NAME} is there already, so nothing can be told about a bare one; "
+            f"`python -m tests.testbed remove {NAME}`, or measure a part of it with --only load or --only memory"
+        )
+    host = hosts.create(NAME, publish={80: HTTP_PORT, 443: HTTPS_PORT, 8001: BACKEND_PORT})
+    write_inventory(host)
+    return host
+
+
+def write_inventory(host: hosts.Host) -> None:
+    """Write the inventory folder: the demo's variables, this host, and what differs."""
+    INVENTORY.mkdir(parents=True, exist_ok=True)
+    link = INVENTORY / "group_vars"
+    link.unlink(missing_ok=True)
+    link.symlink_to(ROOT / "inventories" / "demo" / "group_vars")
+    (INVENTORY / "hosts.yml").write_text(json.dumps(inventory(host), indent=2) + "\n")
+
+
+def remove() -> None:
+    """Remove the host, its inventory and its secrets; results stay."""
+    hosts.remove(NAME)
+    for folder in (INVENTORY, FOLDER / "secrets"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def on_host(host: hosts.Host, *command: str, timeout: float = 120) -> str:
+    """Return what *command* prints when root runs it on the host. Raises TestbedError when it fails."""
+    remote = [*hosts.ssh(host), f"sudo {shlex.join(command)}"]
+    try:
+        done = subprocess.run(remote, check=False, capture_output=True, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired as error:
+        raise TestbedError(f"no end after {timeout:.0f} s on the host: {' '.join(command)}") from error
+    if done.returncode != 0:
+        raise TestbedError(f"exit {done.returncode} on the host from: {' '.join(command)}\n{done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def compose(host: hosts.Host, *arguments: str, timeout: float = 180) -> str:
+    """Run `docker compose` for the stack on the host and return what it prints."""
+    return on_host(host, "docker", "compose", "--project-directory", PROJECT, *arguments, timeout=timeout)
