@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import machine
-from .base import LABEL, base, digest, recipe_of
+from . import base, machine
+from .base import LABEL
 from .shell import TestbedError, output, run, say, step
 
 RECIPES = Path(__file__).parent / "images"
@@ -32,22 +32,29 @@ TARGET_SUITES = ["trixie", "forky"]
 
 
 def build(recipe: str, suite: str, tag: str) -> str:
-    """Return *tag*, building it from images/*recipe* on the base of *suite* when its recipe has changed."""
-    folder = RECIPES / recipe
-    base_tag = (
-        f"debian:{suite}" if recipe == "target" and suite == "trixie" and machine.public_registry() else base(suite)
-    )
-    wanted = digest(*sorted(p for p in folder.rglob("*") if p.is_file()), extra=recipe_of(base_tag) or base_tag)
-    if recipe_of(tag) == wanted:
+    """Return *tag*, building it from images/*recipe* on Debian *suite* when it is missing or its recipe has changed."""
+    files = sorted(path for path in (RECIPES / recipe).rglob("*") if path.is_file())
+    start = f"debian:{suite}" if machine.public_registry() else base.tag_of(suite)
+    wanted = base.digest(*files, extra=start if machine.public_registry() else base.recipe())
+    if base.recipe_of(tag) == wanted:
         return tag
+    if not machine.public_registry():
+        base.ensure([suite])
     with step(f"building {tag}"):
         run(
             [
-                *["env", "DOCKER_BUILDKIT=0", "docker", "build", "--tag", tag],
-                *["--build-arg", f"BASE={base_tag}", "--label", f"{LABEL}={wanted}", str(folder)],
+                *["env", "DOCKER_BUILDKIT=0", "docker", "build", "--force-rm", "--tag", tag],
+                *["--build-arg", f"BASE={start}", "--label", f"{LABEL}={wanted}", str(RECIPES / recipe)],
             ]
         )
     return tag
+
+
+def ensure_bases() -> None:
+    """Make all base images at once where stand-ins have to be built and nothing is there yet."""
+    suites = {stand_in.suite for stand_in in STAND_INS}
+    if not machine.public_registry() and base.missing(suites) == sorted(suites):
+        base.ensure(suites)
 
 
 def source_of(official: str) -> str:
@@ -76,6 +83,11 @@ def registry_image() -> str:
 def image_id(tag: str) -> str:
     """Return the id of an image that is there."""
     return output(["docker", "image", "inspect", "--format", "{{.Id}}", tag])
+
+
+def pushed_digests(tag: str) -> str:
+    """Return under which names and digests an image has been pushed or pulled."""
+    return output(["docker", "image", "inspect", "--format", "{{json .RepoDigests}}", tag])
 
 
 def remove_all() -> None:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import urllib.error
 import urllib.request
 
 from . import images
-from .shell import STATE, TestbedError, output, run, say, step
+from .shell import TestbedError, output, run, say, step
 
 NETWORK = "tradingbot-testbed"
 # Meets neither the usual pools of Docker (172.17.0.0/12, 192.168.0.0/16) nor the stack's 172.20.0.0/16.
 SUBNET = "10.99.0.0/24"
+HOST_ADDRESSES = "10.99.0.128/25"
 GATEWAY = "10.99.0.1"
 CONTAINER = "tradingbot-testbed-registry"
 VOLUME = "tradingbot-testbed-registry"
 ADDRESS = "10.99.0.2"
 PORT = int(os.environ.get("TESTBED_REGISTRY_PORT", "5000"))
-PUSHED = STATE / "pushed.json"
+MANIFEST_TYPES = [
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.oci.image.index.v1+json",
+]
 
 
 def local_name(official: str) -> str:
@@ -30,7 +35,9 @@ def local_name(official: str) -> str:
 def ensure_network() -> None:
     """Make the network of the hosts."""
     if run(["docker", "network", "inspect", NETWORK], check=False).returncode != 0:
-        run(["docker", "network", "create", "--subnet", SUBNET, "--gateway", GATEWAY, NETWORK])
+        # Hosts get addresses from the upper half, so that none ever takes the registry's.
+        addresses = ["--subnet", SUBNET, "--ip-range", HOST_ADDRESSES, "--gateway", GATEWAY]
+        run(["docker", "network", "create", *addresses, NETWORK])
 
 
 def is_there() -> bool:
@@ -41,6 +48,7 @@ def is_there() -> bool:
 def ensure() -> None:
     """Make the registry run and hold every image that hosts pull."""
     ensure_network()
+    images.ensure_bases()
     image = images.registry_image()
     state = run(
         ["docker", "inspect", "--format", "{{.State.Running}} {{.Image}}", CONTAINER], check=False
@@ -56,19 +64,14 @@ def ensure() -> None:
             ]
         )
     _wait()
-    pushed = json.loads(PUSHED.read_text()) if PUSHED.exists() else {}
     for stand_in in images.STAND_INS:
         source = images.source_of(stand_in.official)
-        identity = images.image_id(source)
-        if pushed.get(stand_in.official) == identity and _holds(stand_in.official):
-            continue
         name = local_name(stand_in.official)
+        if _is_up_to_date(stand_in.official, source):
+            continue
         with step(f"pushing {stand_in.official} to the registry"):
             run(["docker", "tag", source, name])
             run(["docker", "push", "--quiet", name])
-        pushed[stand_in.official] = identity
-        PUSHED.parent.mkdir(parents=True, exist_ok=True)
-        PUSHED.write_text(json.dumps(pushed, indent=2))
 
 
 def _wait() -> None:
@@ -84,18 +87,26 @@ def _wait() -> None:
     )
 
 
-def _holds(official: str) -> bool:
+def _is_up_to_date(official: str, source: str) -> bool:
+    """Tell whether the registry holds *source* as *official*."""
+    digest = _digest_of(official)
+    repository = local_name(official).rsplit(":", 1)[0]
+    return bool(digest) and f"{repository}@{digest}" in images.pushed_digests(source)
+
+
+def _digest_of(official: str) -> str:
+    """Return the digest of what the registry holds as *official*, '' for nothing."""
     name, tag = official.split(":")
     request = urllib.request.Request(
         f"http://127.0.0.1:{PORT}/v2/library/{name}/manifests/{tag}",
         method="HEAD",
-        headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"},
+        headers={"Accept": ", ".join(MANIFEST_TYPES)},
     )
     try:
-        with urllib.request.urlopen(request, timeout=5):
-            return True
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return str(answer.headers["Docker-Content-Digest"])
     except urllib.error.HTTPError:
-        return False
+        return ""
 
 
 def remove() -> None:
@@ -108,4 +119,3 @@ def remove() -> None:
         run(["docker", "image", "rm", *mine])
     if run(["docker", "network", "inspect", NETWORK], check=False).returncode == 0:
         run(["docker", "network", "rm", NETWORK])
-    PUSHED.unlink(missing_ok=True)
