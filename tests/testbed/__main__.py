@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from collections.abc import Callable
 
-from . import engine, hosts, images, machine, registry
-from .shell import TestbedError, fail, output, say
+from . import base, engine, hosts, images, machine, registry
+from .shell import TestbedError, fail, only_one, output, say
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,8 +44,10 @@ def parser() -> argparse.ArgumentParser:
 def up() -> None:
     """Make everything but the hosts."""
     engine.ensure()
-    registry.ensure()
-    machine.write_ansible_vars()
+    # Several scenarios may start at once; one of them builds, the others wait.
+    with only_one():
+        registry.ensure()
+        machine.write_ansible_vars()
 
 
 def down() -> None:
@@ -57,30 +60,36 @@ def down() -> None:
     machine.remove_ansible_vars()
 
 
+def create(arguments: argparse.Namespace) -> None:
+    """Make a host, and what it needs."""
+    up()
+    publish = {int(p.split(":")[0]): int(p.partition(":")[2] or 0) for p in arguments.publish}
+    print(hosts.as_json(hosts.create(arguments.name, arguments.suite, publish)))
+
+
+def remove(arguments: argparse.Namespace) -> None:
+    """Remove hosts."""
+    for name in arguments.name:
+        hosts.remove(name)
+
+
+VERBS: dict[str, Callable[[argparse.Namespace], object]] = {
+    "up": lambda _: up(),
+    "status": lambda _: status(),
+    "down": lambda _: down(),
+    "create": create,
+    "show": lambda given: print(hosts.as_json(hosts.describe(given.name))),
+    "reboot": lambda given: hosts.reboot(given.name),
+    "remove": remove,
+    "ssh": lambda given: sys.exit(subprocess.call([*hosts.ssh(hosts.describe(given.name)), *given.command])),
+}
+
+
 def main() -> None:
     """Run one verb of the command line."""
     arguments = parser().parse_args()
     try:
-        if arguments.verb == "up":
-            up()
-            say("the test bed is ready")
-        elif arguments.verb == "status":
-            status()
-        elif arguments.verb == "down":
-            down()
-        elif arguments.verb == "create":
-            up()
-            publish = {int(p.split(":")[0]): int(p.partition(":")[2] or 0) for p in arguments.publish}
-            print(hosts.as_json(hosts.create(arguments.name, arguments.suite, publish)))
-        elif arguments.verb == "show":
-            print(hosts.as_json(hosts.describe(arguments.name)))
-        elif arguments.verb == "reboot":
-            hosts.reboot(arguments.name)
-        elif arguments.verb == "remove":
-            for name in arguments.name:
-                hosts.remove(name)
-        elif arguments.verb == "ssh":
-            sys.exit(subprocess.call([*hosts.ssh(hosts.describe(arguments.name)), *arguments.command]))
+        VERBS[arguments.verb](arguments)
     except TestbedError as error:
         fail(error)
 
@@ -97,7 +106,7 @@ def status() -> None:
         print(row.format(name, host.address, host.ssh_port, " ".join(f"{k}→{v}" for k, v in host.ports.items())))
     print()
     table = "table {{.Repository}}:{{.Tag}}\t{{.Size}}"
-    print(output(["docker", "image", "ls", "--filter", f"label={images.LABEL}", "--format", table]))
+    print(output(["docker", "image", "ls", "--filter", f"label={base.LABEL}", "--format", table]))
 
 
 if __name__ == "__main__":

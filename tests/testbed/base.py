@@ -65,9 +65,7 @@ def _make(suite: str) -> None:
 
 
 def _import(root: Path, tag: str) -> None:
-    with subprocess.Popen(
-        ["tar", "--numeric-owner", "-C", str(root), "-c", "."], stdout=subprocess.PIPE
-    ) as archive:
+    with subprocess.Popen(["tar", "--numeric-owner", "-C", str(root), "-c", "."], stdout=subprocess.PIPE) as archive:
         subprocess.run(
             ["docker", "import", "--change", f"LABEL {LABEL}={recipe()}", "--change", 'CMD ["bash"]', "-", tag],
             check=True,

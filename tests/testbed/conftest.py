@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from tests.testbed import engine, registry
+from tests.testbed import engine, images, registry
 from tests.testbed.shell import output, run
 
 Done = subprocess.CompletedProcess[str]
@@ -77,7 +77,7 @@ def pulled() -> None:
     """Fill the registry when it is empty. What it holds is what is tested, not what lies in the engine's store."""
     engine.ensure()
     registry.ensure()
-    for stand_in in registry.images.STAND_INS:
+    for stand_in in images.STAND_INS:
         run(["docker", "pull", "--quiet", registry.local_name(stand_in.official)])
 
 

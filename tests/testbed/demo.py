@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 
 from . import __main__ as testbed
@@ -37,11 +38,12 @@ def up() -> None:
     host = hosts.create(NAME, publish={80: HTTP_PORT, 443: HTTPS_PORT})
     if (host.ports.get("80"), host.ports.get("443")) != (HTTP_PORT, HTTPS_PORT):
         raise TestbedError(
-            f"the demo is there already, with other ports ({host.ports}); `make demo-down` first, or leave the ports out"
+            f"the demo is there already, with other ports ({host.ports}); "
+            "`make demo-down` first, or leave the ports out"
         )
     write_host_vars(host)
     changed = deploy()
-    made = not CREDENTIALS.exists()
+    made = not credentials_work()
     if made:
         make_credentials(host)
         send_first_alert()
@@ -116,6 +118,24 @@ def make_credentials(host: hosts.Host) -> None:
     CREDENTIALS.write_text(json.dumps(credentials, indent=2) + "\n")
 
 
+def credentials_work() -> bool:
+    """Tell whether there are credentials, and the stack knows them: a host made anew does not."""
+    if not CREDENTIALS.exists():
+        return False
+    try:
+        signals(json.loads(CREDENTIALS.read_text())["api_key"])
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            return False
+        raise
+    return True
+
+
+def signals(api_key: str) -> str:
+    """Return the signals that the API lists."""
+    return request(f"https://127.0.0.1:{HTTPS_PORT}/api/v1/signals", headers={"X-API-Key": api_key})
+
+
 def request(url: str, *, body: dict[str, object] | None = None, headers: dict[str, str] | None = None) -> str:
     """Return the answer of the stack. The certificate is self-signed, and the way is loopback."""
     context = ssl.create_default_context()
@@ -140,9 +160,7 @@ def send_first_alert() -> None:
     with step("sending an alert through nginx and reading it back"):
         # TradingView sends text/plain when the message is not valid JSON, and people paste what they like.
         request(credentials["webhook_url"], body=alert, headers={"Content-Type": "text/plain"})
-        listed = request(
-            f"https://127.0.0.1:{HTTPS_PORT}/api/v1/signals", headers={"X-API-Key": credentials["api_key"]}
-        )
+        listed = signals(credentials["api_key"])
     if "BTCUSDT" not in listed:
         raise TestbedError(f"the alert was taken in but is not among the signals: {listed}")
     print(listed, flush=True)

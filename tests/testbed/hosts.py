@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from . import engine, images, machine, registry
-from .shell import STATE, TestbedError, output, run, say, step
+from .shell import STATE, TestbedError, only_one, output, run, say, step
 
 USER = "deploy"
 KEY = STATE / "ssh" / "id_ed25519"
@@ -40,48 +40,62 @@ def container(name: str) -> str:
 def create(name: str, suite: str = "trixie", publish: dict[int, int] | None = None) -> Host:
     """Make the host *name* unless it is there, and wait until SSH lets the operator in.
 
-    publish: port on the host → port on 127.0.0.1 (0: any free one). Raises TestbedError.
+    publish: port on the host → port on 127.0.0.1 (0: any free one). A host that never ran, or that cannot be reached,
+    is made anew. Raises TestbedError.
     """
     ensure_key()
-    if not _exists(name):
-        image = images.target(suite)
-        # Ports are chosen here and not by the engine, which would choose others after a reboot.
-        ports = {port: local or _free_port() for port, local in {22: 0, **(publish or {})}.items()}
-        for host_port, local_port in ports.items():
-            if not _is_free(local_port):
-                raise TestbedError(
-                    f"port {local_port} of 127.0.0.1 is taken, and the host's port {host_port} was to be published there; "
-                    "stop what listens there (`ss -ltnp`) or choose another port"
-                )
-        with step(f"starting the host {name} (Debian {suite})"):
-            run(
-                [
-                    *["docker", "run", "--detach", "--name", container(name), "--hostname", name],
-                    *["--label", "tradingbot.testbed=host", "--network", registry.NETWORK],
-                    *[word for cap in CAPABILITIES for word in ("--cap-add", cap)],
-                    *["--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"],
-                    *["--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec", "--cgroupns", "private"],
-                    *["--volume", f"{container(name)}-docker:/var/lib/docker"],
-                    *["--volume", f"{container(name)}-containerd:/var/lib/containerd"],
-                    *["--volume", "/lib/modules:/lib/modules:ro"],
-                    *["--add-host", f"registry:{registry.ADDRESS}"],
-                    *["--env", f"TESTBED_NAMESERVERS={' '.join(machine.nameservers())}"],
-                    *["--env", f"TESTBED_AUTHORIZED_KEY={KEY.with_suffix('.pub').read_text().strip()}"],
-                    *[word for port, local in ports.items() for word in ("--publish", f"127.0.0.1:{local}:{port}")],
-                    image,
-                ]
-            )
-    elif output(["docker", "inspect", "--format", "{{.State.Running}}", container(name)]) != "true":
+    state = _state(name)
+    if state in ("", "created", "dead"):
+        remove(name)
+        _run(name, suite, publish or {})
+    elif state != "running":
         with step(f"starting the host {name} again"):
-            run(["docker", "start", container(name)])
-    host = describe(name)
-    _wait_for_ssh(host)
-    return host
+            run(["docker", "start", container(name)], check=False)
+    try:
+        return _wait_for_ssh(name)
+    except TestbedError as error:
+        if not state:
+            raise
+        say(f"the host {name} is broken and is made anew: {error}")
+    remove(name)
+    _run(name, suite, publish or {})
+    return _wait_for_ssh(name)
+
+
+def _run(name: str, suite: str, publish: dict[int, int]) -> None:
+    with only_one():
+        image = images.target(suite)
+    # Ports are chosen here and not by the engine, which would choose others after a reboot.
+    ports = {port: local or _free_port() for port, local in {22: 0, **publish}.items()}
+    for host_port, local_port in ports.items():
+        if not _is_free(local_port):
+            raise TestbedError(
+                f"port {local_port} of 127.0.0.1 is taken, and the host's port {host_port} was to be published there; "
+                "stop what listens there (`ss -ltnp`) or choose another port"
+            )
+    with step(f"starting the host {name} (Debian {suite})"):
+        run(
+            [
+                *["docker", "run", "--detach", "--name", container(name), "--hostname", name],
+                *["--label", "tradingbot.testbed=host", "--network", registry.NETWORK],
+                *[word for cap in CAPABILITIES for word in ("--cap-add", cap)],
+                *["--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"],
+                *["--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec", "--cgroupns", "private"],
+                *["--volume", f"{container(name)}-docker:/var/lib/docker"],
+                *["--volume", f"{container(name)}-containerd:/var/lib/containerd"],
+                *["--volume", "/lib/modules:/lib/modules:ro"],
+                *["--add-host", f"registry:{registry.ADDRESS}"],
+                *["--env", f"TESTBED_NAMESERVERS={' '.join(machine.nameservers())}"],
+                *["--env", f"TESTBED_AUTHORIZED_KEY={KEY.with_suffix('.pub').read_text().strip()}"],
+                *[word for port, local in ports.items() for word in ("--publish", f"127.0.0.1:{local}:{port}")],
+                image,
+            ]
+        )
 
 
 def describe(name: str) -> Host:
     """Return how to reach the host *name*. Raises TestbedError when there is none."""
-    if not _exists(name):
+    if not _state(name):
         raise TestbedError(f"there is no host {name!r}; `python -m tests.testbed status` lists those that are there")
     found = json.loads(output(["docker", "inspect", container(name)]))[0]["NetworkSettings"]
     ports = {port.split("/")[0]: int(bindings[0]["HostPort"]) for port, bindings in found["Ports"].items() if bindings}
@@ -90,15 +104,14 @@ def describe(name: str) -> Host:
 
 def reboot(name: str) -> Host:
     """Reboot the host: systemd goes down in order, then boots again."""
+    describe(name)
     run(["docker", "restart", "--time", "90", container(name)])
-    host = describe(name)
-    _wait_for_ssh(host)
-    return host
+    return _wait_for_ssh(name)
 
 
 def remove(name: str) -> None:
     """Remove the host *name* and its disks. Nothing happens when there is none."""
-    if _exists(name):
+    if _state(name):
         run(["docker", "rm", "--force", "--volumes", container(name)])
         say(f"removed the host {name}")
     for disk in ("docker", "containerd"):
@@ -133,8 +146,10 @@ def ensure_key() -> None:
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "tradingbot-testbed", "-f", str(KEY)])
 
 
-def _exists(name: str) -> bool:
-    return run(["docker", "container", "inspect", container(name)], check=False).returncode == 0
+def _state(name: str) -> str:
+    """Return what the engine calls the state of the host's container, '' when there is none."""
+    found = run(["docker", "container", "inspect", "--format", "{{.State.Status}}", container(name)], check=False)
+    return found.stdout.strip() if found.returncode == 0 else ""
 
 
 def _is_free(port: int) -> bool:
@@ -153,15 +168,21 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_for_ssh(host: Host) -> None:
+def _wait_for_ssh(name: str) -> Host:
+    log = f"see `docker logs {container(name)}`"
+    if _state(name) != "running":
+        raise TestbedError(f"the host {name} does not start; {log}")
+    host = describe(name)
     # Every new host has keys of its own, often on a port that an earlier host had.
     run(["ssh-keygen", "-R", f"[127.0.0.1]:{host.ssh_port}", "-f", str(KNOWN_HOSTS)], check=False)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if subprocess.run([*ssh(host), "true"], check=False, capture_output=True, timeout=30).returncode == 0:
-            return
+            return host
+        if _state(name) != "running":
+            raise TestbedError(f"the host {name} ended while it booted; {log}")
         time.sleep(0.5)
-    raise TestbedError(f"no SSH on 127.0.0.1:{host.ssh_port} after 60 s; see `docker logs {container(host.name)}`")
+    raise TestbedError(f"no SSH on 127.0.0.1:{host.ssh_port} after 60 s; {log}")
 
 
 def remove_state() -> None:

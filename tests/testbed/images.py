@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import base, machine
-from .base import LABEL
 from .shell import TestbedError, output, run, say, step
 
 RECIPES = Path(__file__).parent / "images"
@@ -44,7 +43,7 @@ def build(recipe: str, suite: str, tag: str) -> str:
         run(
             [
                 *["env", "DOCKER_BUILDKIT=0", "docker", "build", "--force-rm", "--tag", tag],
-                *["--build-arg", f"BASE={start}", "--label", f"{LABEL}={wanted}", str(RECIPES / recipe)],
+                *["--build-arg", f"BASE={start}", "--label", f"{base.LABEL}={wanted}", str(RECIPES / recipe)],
             ]
         )
     return tag
@@ -58,7 +57,7 @@ def ensure_bases() -> None:
 
 
 def source_of(official: str) -> str:
-    """Return the image that serves as *official*: the official one where a public registry answers, else its stand-in."""
+    """Return the image that serves as *official*: itself where a public registry answers, else its stand-in."""
     if machine.public_registry():
         if run(["docker", "image", "inspect", official], check=False).returncode != 0:
             with step(f"pulling {official}"):
@@ -92,7 +91,7 @@ def pushed_digests(tag: str) -> str:
 
 def remove_all() -> None:
     """Remove every image that the test bed built."""
-    ids = output(["docker", "image", "ls", "--quiet", "--filter", f"label={LABEL}"]).split()
+    ids = output(["docker", "image", "ls", "--quiet", "--filter", f"label={base.LABEL}"]).split()
     if ids:
         say(f"removing {len(set(ids))} images of the test bed")
         run(["docker", "image", "rm", "--force", *sorted(set(ids))])

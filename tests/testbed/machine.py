@@ -15,6 +15,8 @@ from .shell import ROOT, STATE, TestbedError
 ANSIBLE_VARS = ROOT / "inventories" / "demo" / "group_vars" / "all" / "machine.yml"
 CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
+SOURCE = re.compile(r"^(?:URIs:\s*|deb\s+(?:\[[^]]*\]\s+)?)(https?://\S+)", re.MULTILINE)
+
 
 @cache
 def public_registry() -> bool:
@@ -31,12 +33,14 @@ def public_registry() -> bool:
 @cache
 def debian_mirror() -> str:
     """Return the Debian mirror that this machine's apt uses. Raises TestbedError when it names none."""
-    for path in sorted(Path("/etc/apt").glob("sources.list*")):
-        files = sorted(path.glob("*")) if path.is_dir() else [path]
-        for file in files:
-            for url in re.findall(
-                r"(?:URIs:\s*|^deb\s+(?:\[[^]]*\]\s+)?)(https?://\S+)", file.read_text(), re.MULTILINE
-            ):
+    return mirror_in(Path("/etc/apt"))
+
+
+def mirror_in(apt: Path) -> str:
+    """Return the first Debian mirror among the sources in *apt*, which are of one line each or in deb822's form."""
+    for path in sorted(apt.glob("sources.list*")):
+        for file in sorted(path.glob("*")) if path.is_dir() else [path]:
+            for url in SOURCE.findall(file.read_text()):
                 if re.search(r"/debian/?$", url):
                     return str(url).rstrip("/")
     raise TestbedError(
@@ -47,10 +51,15 @@ def debian_mirror() -> str:
 
 @cache
 def nameservers() -> list[str]:
-    """Return the name servers that containers can use: loopback ones are of no use to them."""
-    for file in ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"):
-        if Path(file).exists():
-            found = re.findall(r"^nameserver\s+(\S+)", Path(file).read_text(), re.MULTILINE)
+    """Return the name servers that containers can use."""
+    return usable_nameservers([Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf")])
+
+
+def usable_nameservers(files: list[Path]) -> list[str]:
+    """Return those of the first of *files* that names any but loopback ones, which are of no use to containers."""
+    for file in files:
+        if file.exists():
+            found = re.findall(r"^nameserver\s+(\S+)", file.read_text(), re.MULTILINE)
             usable = [address for address in found if not address.startswith("127.") and address != "::1"]
             if usable:
                 return usable
@@ -59,16 +68,19 @@ def nameservers() -> list[str]:
 
 def pip_conf() -> str:
     """Return a pip configuration with this machine's package index, or '' when it has none of its own."""
-    listed = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"], check=False, capture_output=True, text=True
-    ).stdout
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    return pip_conf_of(subprocess.run(command, check=False, capture_output=True, text=True).stdout)
+
+
+def pip_conf_of(listed: str) -> str:
+    """Return the configuration file for what `pip config list` printed: what builds elsewhere need, and no more."""
     settings = dict(re.findall(r"^(?:global|:env:)\.([\w-]+)='(.*)'$", listed, re.MULTILINE))
     kept = {key: settings[key] for key in ("index-url", "trusted-host", "proxy", "timeout") if key in settings}
     return "".join(["[global]\n", *(f"{key} = {value}\n" for key, value in kept.items())]) if kept else ""
 
 
 def write_ansible_vars() -> None:
-    """Write what builds on this machine need, its package index and authorities, where the demo's inventory finds it."""
+    """Write what builds on this machine need (package index, authorities) where the demo's inventory finds it."""
     variables = {}
     if pip_conf():
         path = STATE / "pip.conf"

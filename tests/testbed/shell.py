@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 import time
@@ -29,6 +30,15 @@ def step(text: str) -> Iterator[None]:
     start = time.monotonic()
     yield
     say(f"{text}: done in {time.monotonic() - start:.0f} s")
+
+
+@contextmanager
+def only_one() -> Iterator[None]:
+    """Hold the lock of the test bed: another process waits until this one is through."""
+    STATE.mkdir(parents=True, exist_ok=True)
+    with (STATE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def run(

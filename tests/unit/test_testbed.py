@@ -1,0 +1,105 @@
+"""The parts of the test bed that only read and compute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.testbed import base, images, machine, shell
+
+DEB822 = """\
+Types: deb
+URIs: http://deb.example/debian-security
+Suites: trixie-security
+
+Enabled: yes
+Types: deb
+URIs: http://deb.example/debian/
+Suites: trixie trixie-updates
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "mirror"),
+    [
+        ("sources.list", "deb http://deb.example/debian trixie main\n", "http://deb.example/debian"),
+        ("sources.list", "deb https://deb.example/debian/ trixie main\n", "https://deb.example/debian"),
+        (
+            "sources.list",
+            "deb [arch=amd64 signed-by=/k] http://deb.example/debian trixie main\n",
+            "http://deb.example/debian",
+        ),
+        (
+            "sources.list",
+            "# deb http://old.example/debian a\ndeb http://deb.example/debian a\n",
+            "http://deb.example/debian",
+        ),
+        (
+            "sources.list",
+            "deb http://deb.example/debian-security a\ndeb http://x.example/debian a\n",
+            "http://x.example/debian",
+        ),
+        ("sources.list.d/debian.sources", DEB822, "http://deb.example/debian"),
+    ],
+    ids=["one line", "slash at the end", "options", "comment", "security first", "deb822"],
+)
+def test_mirror_is_found_in_apt_s_sources(tmp_path: Path, file: str, text: str, mirror: str) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    assert machine.mirror_in(tmp_path) == mirror
+
+
+def test_a_machine_without_a_mirror_is_told_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "sources.list").write_text("deb http://archive.example/ubuntu noble main\n")
+    with pytest.raises(shell.TestbedError, match="give it access to a registry"):
+        machine.mirror_in(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (["nameserver 10.0.0.2\nnameserver 10.0.0.3\n"], ["10.0.0.2", "10.0.0.3"]),
+        (["nameserver 127.0.0.53\n", "nameserver 10.0.0.2\n"], ["10.0.0.2"]),
+        (["nameserver 127.0.0.1\nnameserver ::1\nnameserver fd00::1\n"], ["fd00::1"]),
+        (["search example\n# nameserver 10.0.0.9\n"], ["9.9.9.9", "1.1.1.1"]),
+        ([], ["9.9.9.9", "1.1.1.1"]),
+    ],
+    ids=["usable", "stub resolver", "loopback", "none named", "no file"],
+)
+def test_name_servers_are_those_that_containers_reach(tmp_path: Path, files: list[str], found: list[str]) -> None:
+    paths = [tmp_path / "missing"]
+    for number, text in enumerate(files):
+        paths.append(tmp_path / str(number))
+        paths[-1].write_text(text)
+    assert machine.usable_nameservers(paths) == found
+
+
+def test_pip_settings_that_builds_need_are_kept() -> None:
+    listed = (
+        "global.index-url='https://packages.example/simple'\n:env:.timeout='60'\nglobal.user='true'\ninstall.x='y'\n"
+    )
+    assert machine.pip_conf_of(listed) == "[global]\nindex-url = https://packages.example/simple\ntimeout = 60\n"
+
+
+@pytest.mark.parametrize("listed", ["", "global.user='true'\n", "global.disable-pip-version-check='1'\n"])
+def test_no_pip_settings_when_there_is_nothing_to_hand_on(listed: str) -> None:
+    assert machine.pip_conf_of(listed) == ""
+
+
+def test_digest_changes_with_name_content_and_extra(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    (tmp_path / "b").write_text("x")
+    first = base.digest(tmp_path / "a")
+    assert first == base.digest(tmp_path / "a")
+    assert len({first, base.digest(tmp_path / "b"), base.digest(tmp_path / "a", extra="y"), base.digest()}) == 4
+    (tmp_path / "a").write_text("y")
+    assert base.digest(tmp_path / "a") != first
+
+
+def test_every_stand_in_has_a_recipe_and_a_line_in_its_contract() -> None:
+    contract = (Path(base.__file__).parent / "README.md").read_text()
+    for stand_in in images.STAND_INS:
+        assert (images.RECIPES / stand_in.recipe / "Dockerfile").is_file()
+        assert f"| `{stand_in.official}` |" in contract
