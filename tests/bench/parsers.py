@@ -32,7 +32,7 @@ class Play:
 def wrk(text: str, *, alerts: bool = False) -> Load:
     """Read the line that wrk.lua prints.
 
-    alerts: 202 is the one good answer, and 503 is an honest refusal that is counted apart; the rate is that of the 202s.
+    alerts: 202 is the one good answer and the one in the rate; 503 is an honest refusal that is counted apart.
     Raises ValueError when a request was answered in another way than with success, or not at all.
     """
     line = re.search(r"^result (\{.*\})$", text, re.MULTILINE)

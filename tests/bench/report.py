@@ -89,5 +89,7 @@ class Report:
 
 
 def number(value: float) -> str:
-    """Return *value* with about three digits that count, and thousands apart."""
+    """Return *value* with about three digits that count, and thousands apart; counts as they are."""
+    if isinstance(value, int):
+        return f"{value:,d}"
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
