@@ -60,6 +60,12 @@ def down() -> None:
     machine.remove_ansible_vars()
 
 
+def bring_up(_: argparse.Namespace) -> None:
+    """Make everything but the hosts, and say so."""
+    up()
+    say("the test bed is ready")
+
+
 def create(arguments: argparse.Namespace) -> None:
     """Make a host, and what it needs."""
     up()
@@ -74,7 +80,7 @@ def remove(arguments: argparse.Namespace) -> None:
 
 
 VERBS: dict[str, Callable[[argparse.Namespace], object]] = {
-    "up": lambda _: up(),
+    "up": bring_up,
     "status": lambda _: status(),
     "down": lambda _: down(),
     "create": create,

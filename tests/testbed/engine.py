@@ -69,10 +69,13 @@ def ensure() -> None:
 def _start_daemon() -> None:
     """Start dockerd in a session of its own: no service manager runs here."""
     say("no service manager runs here: starting dockerd in the background")
-    # A stale pid file from a machine that was switched off keeps dockerd from starting.
+    # A stale pid file from a machine that was switched off keeps dockerd from starting, also when another program has
+    # that number by now.
     pidfile = Path("/var/run/docker.pid")
-    if pidfile.exists() and not Path(f"/proc/{pidfile.read_text().strip()}").exists():
-        pidfile.unlink()
+    if pidfile.exists():
+        program = Path(f"/proc/{pidfile.read_text().strip()}/comm")
+        if not program.exists() or program.read_text().strip() != "dockerd":
+            pidfile.unlink()
     LOG.parent.mkdir(parents=True, exist_ok=True)
     with LOG.open("ab") as log:
         subprocess.Popen(["dockerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)

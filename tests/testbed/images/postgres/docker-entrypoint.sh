@@ -21,8 +21,8 @@ from_file() {
 run_init_files() {
   local file
   for file in /docker-entrypoint-initdb.d/*; do
+    # shellcheck source=/dev/null
     case $file in
-      # shellcheck source=/dev/null
       *.sh) if [ -x "$file" ]; then "$file"; else . "$file"; fi ;;
       *.sql) "$@" --dbname "$POSTGRES_DB" -f "$file" ;;
     esac
