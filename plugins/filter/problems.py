@@ -6,6 +6,9 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: problems
+author:
+  - The tradingbot.stack maintainers (@tradingbot)
+version_added: 0.1.0
 short_description: Preflight findings as a numbered text
 description:
   - Turns the findings of the roles' preflight into the message of a refusal.
@@ -46,8 +49,7 @@ def problems(findings: Sequence[dict[str, str]]) -> str:
     count = len(findings)
     head = f"{count} problem{'s' if count != 1 else ''} found; nothing has been changed."
     return "\n".join(
-        [head]
-        + [f"{n}. {f['what']}: {f['why']}\n   Way out: {f['fix']}" for n, f in enumerate(findings, start=1)]
+        [head] + [f"{n}. {f['what']}: {f['why']}\n   Way out: {f['fix']}" for n, f in enumerate(findings, start=1)]
     )
 
 

@@ -1,39 +1,8 @@
 # Copyright: the tradingbot.stack maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Filters that read `docker compose ps --format json`."""
+"""Filters that read `docker compose ps --format json`. Each is documented in the file of its name beside this one."""
 
 from __future__ import annotations
-
-DOCUMENTATION = r"""
-name: service_problems
-short_description: What is wrong with the services of a Compose project
-description:
-  - Reads the output of C(docker compose ps --all --format json), which is one JSON document or one for each line.
-  - A service is well when it runs and its health check says healthy.
-options:
-  _input:
-    description: Output of the command.
-    type: str
-    required: true
-  expected:
-    description: Names of the services that must be there.
-    type: list
-    elements: str
-    required: true
-"""
-
-EXAMPLES = r"""
-- name: Refuse to call it healthy when it is not
-  ansible.builtin.assert:
-    that: compose_ps.stdout | tradingbot.stack.service_problems(['postgres', 'redis']) | length == 0
-"""
-
-RETURN = r"""
-_value:
-  description: One sentence for each service that is not well.
-  type: list
-  elements: str
-"""
 
 import json
 from collections.abc import Sequence
@@ -61,7 +30,9 @@ def service_table(text: str) -> str:
         for service in sorted(_services(text), key=lambda service: str(service.get("Service")))
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def service_problems(text: str, expected: Sequence[str]) -> list[str]:

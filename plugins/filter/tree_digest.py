@@ -6,11 +6,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: tree_digest
+author:
+  - The tradingbot.stack maintainers (@tradingbot)
+version_added: 0.1.0
 short_description: Digest of the files of a folder on the controller
 description:
   - SHA-256 over the relative paths, the executable bits and the contents of the wanted entries of a folder.
   - Equal trees give equal digests, wherever they lie and whenever they were written.
   - C(__pycache__) folders do not count.
+positional: entries
 options:
   _input:
     description: Folder on the controller.
@@ -49,7 +53,7 @@ def _files(root: Path, entries: Sequence[str]) -> Iterator[Path]:
         if start.is_file():
             yield start
         elif start.is_dir():
-            yield from (p for p in start.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+            yield from (p for p in start.rglob("*") if p.is_file() and "__pycache__" not in p.relative_to(root).parts)
         else:
             raise AnsibleFilterError(f"{start} is missing: the folder {root} is not complete")
 
