@@ -33,8 +33,9 @@ COMMANDS = {
     "unit files": "systemctl list-unit-files --no-legend --no-pager",
     "units": "systemctl list-units --type=service,socket,timer,mount --state=active --plain --no-legend --no-pager",
     "listeners": "ss --listening --tcp --numeric --no-header",
-    "addresses": "ip -brief address",
-    "routes": "ip route show table all",
+    # Whether a cable is in, and with it IPv6's own addresses of a link, follows with some delay.
+    "addresses": "ip -4 -oneline address",
+    "routes": "ip -4 route show table all | sed 's/ linkdown//'",
     "containers": "docker ps --all --no-trunc --format '{{.ID}} {{.Names}} {{.Image}} {{.State}}'",
     "images": "docker images --all --no-trunc --format '{{.ID}} {{.Repository}}:{{.Tag}}'",
     "volumes": "docker volume ls --format '{{.Name}}'",

@@ -45,7 +45,7 @@ CHANGES = {
     "/opt/tradingbot": ("mkdir /opt/tradingbot", "rmdir /opt/tradingbot"),
     "/srv": ("chmod 0700 /srv", "chmod 0755 /srv"),
     "/proc/sys/net/core/somaxconn": ("sysctl -qw net.core.somaxconn=99", "sysctl -qw net.core.somaxconn=4096"),
-    "addresses: lo": ("ip address add 192.0.2.1 dev lo", "ip address del 192.0.2.1/32 dev lo"),
+    "addresses: 1: lo": ("ip address add 192.0.2.1 dev lo", "ip address del 192.0.2.1/32 dev lo"),
 }
 
 
