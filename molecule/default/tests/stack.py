@@ -51,7 +51,8 @@ def deploy(inventory: str, *arguments: str, playbook: str = "site.yml") -> subpr
 
 def services(machine: hosts.Host) -> dict[str, dict[str, Any]]:
     """Return what Docker knows of each container of the project, by service."""
-    listed = output_of(machine, f"docker ps --all --quiet --no-trunc --filter label={LABEL} | xargs docker inspect")
+    listing = f"docker ps --all --quiet --filter label={LABEL} --filter label=com.docker.compose.oneoff=False"
+    listed = output_of(machine, f"{listing} | xargs docker inspect")
     return {found["Config"]["Labels"]["com.docker.compose.service"]: found for found in json.loads(listed)}
 
 

@@ -175,8 +175,8 @@ def test_a_play_that_changes_every_secret_shows_none(
     for play in (there, back):
         text = play.stdout + play.stderr
         assert play.returncode == 0, text[-3000:]
-        assert "the output has been hidden due to the fact that 'no_log: true'" in text
-        assert "+++ after" in text or "EXEC" in text
+        assert "censored" in text, "the tasks with secrets are in it"
+        assert "invocation:" in text, "and all that modules were given"
         assert [value for value in values if value in text] == []
     assert seen[-1].startswith("watched ")
     assert int(seen[-1].split()[1]) > 100

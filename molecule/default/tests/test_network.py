@@ -1,0 +1,103 @@
+"""What can be reached from where, and where data lies."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from typing import Any
+
+import pytest
+from stack import output_of, run_on, services
+
+from tests.testbed import hosts
+
+SCAN = """
+import json, socket, sys
+from concurrent.futures import ThreadPoolExecutor
+
+def is_open(port):
+    try:
+        socket.create_connection((sys.argv[1], port), float(sys.argv[2])).close()
+    except OSError:
+        return False
+    return True
+
+ports = range(1, 65536) if len(sys.argv) == 3 else [int(port) for port in sys.argv[3:]]
+with ThreadPoolExecutor(1000) as pool:
+    print(json.dumps([port for port, found in zip(ports, pool.map(is_open, ports)) if found]))
+"""
+# The backend's container stands for all of the stack's: it has Python.
+INSIDE = "docker exec -i tradingbot-backend-1 python -"
+
+
+def open_ports(told: str) -> list[int]:
+    """Return the ports that the scan found open."""
+    return [int(port) for port in json.loads(told)]
+
+
+def test_a_neighbour_reaches_ssh_and_the_web_only(neighbour: Any, host_address: str) -> None:
+    """All ports of the host, PostgreSQL's, Redis's and the backend's among them."""
+    answer = neighbour(["python3", "-c", SCAN, host_address, "0.5"])
+    assert answer.returncode == 0, answer.stderr
+    # SSH is open for the addresses in docker_host_firewall_ssh_sources, which the neighbour has.
+    assert open_ports(answer.stdout) == [22, 80, 443]
+
+
+def test_on_the_host_the_backend_listens_on_loopback_only(machine: hosts.Host) -> None:
+    found = output_of(machine, "python3 - 127.0.0.1 1 80 443 5432 6379 8001", SCAN)
+    assert open_ports(found) == [80, 443, 8001]
+    published = services(machine)["backend"]["HostConfig"]["PortBindings"]
+    assert published == {"8001/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8001"}]}
+    elsewhere = open_ports(output_of(machine, f"python3 - {machine.address} 1 8001", SCAN))
+    assert elsewhere == []
+
+
+def test_only_the_web_server_is_published_on_all_addresses(machine: hosts.Host) -> None:
+    for name, found in services(machine).items():
+        bindings = [binding for bound in found["HostConfig"]["PortBindings"].values() for binding in bound]
+        public = sorted(binding["HostPort"] for binding in bindings if binding["HostIp"] != "127.0.0.1")
+        assert public == (["443", "80"] if name == "nginx" else []), name
+
+
+def test_services_reach_each_other_by_name_in_the_stacks_network(machine: hosts.Host) -> None:
+    for name, port in (("postgres", 5432), ("redis", 6379), ("backend", 8001), ("nginx", 8443)):
+        assert open_ports(output_of(machine, f"{INSIDE} {name} 5 {port}", SCAN)) == [port]
+    subnet = ipaddress.ip_network("172.20.0.0/16")
+    for name, found in services(machine).items():
+        network = found["NetworkSettings"]["Networks"]["tradingbot-network"]
+        assert ipaddress.ip_address(network["IPAddress"]) in subnet, name
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/opt/tradingbot/logs", "10001:10001 750"),
+        ("/opt/tradingbot/models", "10001:10001 750"),
+        ("/opt/tradingbot/cache", "10001:10001 750"),
+        ("/var/lib/docker/volumes/tradingbot_postgres_data/_data", "70:70 700"),
+        ("/var/lib/docker/volumes/tradingbot_redis_data/_data", "999:1000 755"),
+    ],
+)
+def test_data_belongs_to_its_service(machine: hosts.Host, path: str, expected: str) -> None:
+    assert output_of(machine, f"stat -c '%u:%g %a' {path}") == expected
+
+
+def test_the_backend_writes_logs_and_cache_and_reads_models(machine: hosts.Host) -> None:
+    run = "docker exec tradingbot-backend-1"
+    output_of(machine, "install -o 10001 -g 10001 -m 0440 /dev/null /opt/tradingbot/models/test-model")
+    try:
+        output_of(machine, f"{run} cat /app/models/test-model")
+        assert "Read-only file system" in run_on(machine, f"{run} touch /app/models/other").stderr
+        for folder in ("logs", "cache", "tmp"):
+            place = f"/app/{folder}" if folder != "tmp" else "/tmp"
+            output_of(machine, f"{run} touch {place}/test-file && {run} rm {place}/test-file")
+    finally:
+        output_of(machine, "rm -f /opt/tradingbot/models/test-model")
+
+
+def test_data_lies_in_named_volumes(machine: hosts.Host) -> None:
+    volumes = output_of(
+        machine, "docker volume ls --quiet --filter label=com.docker.compose.project=tradingbot"
+    ).split()
+    assert sorted(volumes) == ["tradingbot_postgres_data", "tradingbot_redis_data"]
+    assert output_of(machine, "docker volume ls --quiet --filter dangling=true") == ""

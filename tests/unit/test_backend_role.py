@@ -1,0 +1,171 @@
+# Copyright: the tradingbot.stack maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""What the backend role puts on a host, and what it refuses, without a host."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rendering import ROOT
+from small_host import evaluate, problems, render
+
+SECRETS = {
+    "backend_database_url": "postgresql://tradingbot:owner-0123456789abcdef@postgres:5432/tradingbot",
+    "backend_redis_url": "redis://tradingbot:application-0123456789abcdef@redis:6379/0",
+    "backend_secret_key": "signatures-0123456789abcdef-0123456789abcdef",
+    "backend_webhook_secret": "senders-0123456789abcdef",
+    "backend_encryption_key": "bm90LWEtcmVhbC1rZXktYnV0LTMyLWJ5dGVzLWxvbmc=",
+}
+HERE = {"role_path": str(ROOT / "roles" / "backend")}
+PUBLIC = {"backend_public_url": "https://bot.example.com"}
+
+
+def fragment(**variables: Any) -> dict[str, Any]:
+    text = render("backend", "backend/compose.yaml.j2", **(HERE | SECRETS | variables))
+    found: dict[str, Any] = yaml.safe_load(text)
+    return found
+
+
+def service(**variables: Any) -> dict[str, Any]:
+    found: dict[str, Any] = fragment(**variables)["services"]["backend"]
+    return found
+
+
+def findings(**variables: Any) -> list[str]:
+    return [problem["what"] for problem in problems("backend", **(HERE | PUBLIC | variables))]
+
+
+def test_the_service_is_confined() -> None:
+    found = service()
+    assert found["user"] == "10001:10001"
+    assert found["read_only"] is True
+    assert found["cap_drop"] == ["ALL"]
+    assert "cap_add" not in found
+    assert "privileged" not in found
+    assert found["security_opt"] == ["no-new-privileges:true"]
+    assert [mount.split(":")[0] for mount in found["tmpfs"]] == ["/tmp"]
+    assert found["init"] is True
+    assert found["restart"] == "unless-stopped"
+    assert found["stop_grace_period"] == "40s"
+    assert found["deploy"]["resources"]["limits"] == {"cpus": "2", "memory": "2048M", "pids": 256}
+    assert found["logging"] == {"driver": "json-file", "options": {"max-size": "10m", "max-file": "5"}}
+    assert found["healthcheck"]["test"] == ["CMD", "tradingbot", "health"]
+    assert found["healthcheck"]["interval"] == "30s"
+    assert {"start_period", "start_interval", "timeout", "retries"} < set(found["healthcheck"])
+
+
+def test_it_is_published_on_loopback_unless_asked() -> None:
+    assert service()["ports"] == ["127.0.0.1:8001:8001"]
+    assert service(backend_publish=["10.0.0.6:8001:8001"])["ports"] == ["10.0.0.6:8001:8001"]
+    assert "ports" not in service(backend_publish=[])
+
+
+def test_mounts_are_three_folders_and_the_models_are_read_only() -> None:
+    found = fragment(backend_project_dir="/srv/stack")
+    mounts = {mount["target"]: mount for mount in found["services"]["backend"]["volumes"]}
+    assert {target: mount["read_only"] for target, mount in mounts.items()} == {
+        "/app/logs": False,
+        "/app/models": True,
+        "/app/cache": False,
+    }
+    assert {mount["source"] for mount in mounts.values()} == {f"/srv/stack/{n}" for n in ("logs", "models", "cache")}
+    assert found["networks"] == {"tradingbot": {"name": "tradingbot-network", "external": True}}
+    assert "docker.sock" not in str(found)
+
+
+def test_secrets_are_files_and_nowhere_else() -> None:
+    found = fragment()
+    names = ["database_url", "redis_url", "secret_key", "webhook_secret", "encryption_key"]
+    assert found["services"]["backend"]["secrets"] == names
+    assert found["secrets"] == {name: {"file": f"/opt/tradingbot/secrets/{name}"} for name in names}
+    text = str(found)
+    for value in (*SECRETS.values(), "owner-0123456789abcdef", "application-0123456789abcdef"):
+        assert value not in text
+
+
+def test_settings_reach_the_service_as_text() -> None:
+    found = service(
+        backend_environment="development",
+        backend_cors_origins=["https://a.example", "https://b.example"],
+        backend_binance_testnet=False,
+        backend_docs_enabled=False,
+        backend_public_url="https://bot.example.com",
+        backend_forwarded_allow_ips=["172.20.0.0/16"],
+        backend_workers=3,
+        backend_extra_environment={"DATABASE_POOL_SIZE": 7, "NOTE": "costs $5"},
+    )["environment"]
+    assert found == {
+        "ENVIRONMENT": "development",
+        "CORS_ORIGINS": "https://a.example,https://b.example",
+        "BINANCE_TESTNET": "false",
+        "DOCS_ENABLED": "false",
+        "PUBLIC_URL": "https://bot.example.com",
+        "FORWARDED_ALLOW_IPS": "172.20.0.0/16",
+        "LOG_LEVEL": "info",
+        "WORKERS": "3",
+        "DATABASE_POOL_SIZE": "7",
+        "NOTE": "costs $$5",
+    }
+
+
+@pytest.mark.parametrize(("environment", "shown"), [("production", "false"), ("development", "true")])
+def test_the_documentation_is_hidden_in_production(environment: str, shown: str) -> None:
+    assert service(backend_environment=environment)["environment"]["DOCS_ENABLED"] == shown
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_another_secret_makes_the_container_anew(name: str) -> None:
+    def label(**variables: Any) -> str:
+        return str(service(**variables)["labels"]["tradingbot.config-checksum"])
+
+    assert label() == label(backend_log_level="debug")
+    assert label(**{name: SECRETS[name] + "x"}) != label()
+
+
+def test_a_built_image_is_named_after_its_sources(tmp_path: Path) -> None:
+    copy = tmp_path / "backend"
+    shutil.copytree(ROOT / "backend", copy, ignore=shutil.ignore_patterns("__pycache__", "tests", ".*_cache"))
+    name = service(backend_version="1.2.3")["image"]
+    assert name.startswith("tradingbot-backend:1.2.3-")
+    assert service(backend_version="1.2.3", backend_build_context=str(copy))["image"] == name
+    (copy / "src" / "tradingbot" / "new.py").write_text("")
+    assert service(backend_version="1.2.3", backend_build_context=str(copy))["image"] != name
+
+
+@pytest.mark.parametrize("image", ["registry.example/bot:1.2.3", "registry.example/bot@sha256:" + "0" * 64])
+def test_a_given_image_is_taken_as_it_is(image: str) -> None:
+    """Without a look at sources that need not be there."""
+    assert service(backend_image=image, backend_build_context="/nowhere")["image"] == image
+    assert findings(backend_image=image, backend_build_context="/nowhere") == []
+
+
+def test_a_build_sees_only_the_files_that_are_given() -> None:
+    def given(**variables: Any) -> dict[str, str]:
+        return dict(evaluate("backend", "__backend_build_secrets", **variables))
+
+    assert given() == {}
+    assert given(backend_build_pip_conf="/etc/pip.conf") == {"pip_conf": "/etc/pip.conf"}
+
+
+def test_a_good_host_has_no_problem() -> None:
+    assert findings() == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "names"),
+    [
+        ({"backend_workers": 30}, ["backend_memory_mb"]),
+        ({"backend_memory_mb": 100000}, ["backend_memory_mb"]),
+        ({"backend_cpus": 16}, ["backend_cpus"]),
+        ({"backend_cpus": 0}, ["backend_cpus"]),
+        ({"backend_public_url": "http://bot.example.com"}, ["backend_public_url"]),
+        ({"backend_public_url": "http://bot.example.com", "backend_environment": "development"}, []),
+        ({"backend_build_context": "/nowhere"}, ["backend_build_context"]),
+    ],
+)
+def test_what_cannot_work_is_found(variables: dict[str, Any], names: list[str]) -> None:
+    assert findings(**variables) == names
