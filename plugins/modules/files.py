@@ -1,0 +1,190 @@
+#!/usr/bin/python
+# Copyright: the tradingbot.stack maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Ansible module that puts several folders and files in their place at once."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: files
+short_description: Puts several folders and files in their place at once
+version_added: "0.1.0"
+description:
+  - Makes folders, then files with the given contents, each with its owner and mode.
+  - Does what C(ansible.builtin.file) and C(ansible.builtin.copy) with C(content) do, in one call for all of them.
+    Each call of those costs about a third of a second, and a file takes two.
+  - A file that changes gets a new inode, so that nobody reads half of it.
+author:
+  - The tradingbot.stack maintainers (@tradingbot)
+options:
+  base:
+    description: Folder that all paths are below.
+    type: path
+    required: true
+  owner:
+    description: Owner of all that names none itself.
+    type: str
+    default: root
+  group:
+    description: Group of all that names none itself.
+    type: str
+    default: root
+  mode:
+    description: Mode of the files.
+    type: str
+    default: "0644"
+  folders:
+    description: Folders to make. Folders above them that are missing are made alike.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Path below O(base); C(.) is O(base) itself.
+        type: str
+        required: true
+      mode:
+        description: Mode of the folder.
+        type: str
+        default: "0755"
+      owner:
+        description: Owner of the folder.
+        type: str
+      group:
+        description: Group of the folder.
+        type: str
+  files:
+    description:
+      - Contents of files, by path below O(base).
+      - With secrets in them the task needs C(no_log=true) and C(diff=false).
+    type: dict
+    default: {}
+attributes:
+  check_mode:
+    description: Can run in check mode and tell what would change.
+    support: full
+  diff_mode:
+    description: Shows what changes in the files.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Ensure the service is configured
+  tradingbot.stack.files:
+    base: /opt/tradingbot
+    folders:
+      - {path: secrets, mode: "0700"}
+      - {path: redis/conf}
+    files:
+      redis/conf/redis.conf: "{{ lookup('ansible.builtin.template', 'redis/conf/redis.conf.j2') }}"
+      redis/compose.yaml: "{{ lookup('ansible.builtin.template', 'redis/compose.yaml.j2') }}"
+
+- name: Ensure the service can read its secrets
+  tradingbot.stack.files:
+    base: /opt/tradingbot/secrets
+    owner: "999"
+    group: "1000"
+    mode: "0400"
+    files:
+      redis_password: "{{ vault_redis_password }}"
+  no_log: true
+  diff: false
+"""
+
+RETURN = r"""
+paths:
+  description: The folders and files that changed.
+  returned: always
+  type: list
+  elements: str
+"""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+
+def ensure_attributes(module: AnsibleModule, path: Path, wanted: dict[str, Any], changed: bool) -> bool:
+    """Give *path* its owner, group and mode; tell whether that, or what was before, is a change."""
+    names = ("owner", "group", "mode")
+    attributes = {name: wanted.get(name) or module.params[name] for name in names}
+    found = module.load_file_common_arguments(attributes, path=str(path))
+    return bool(module.set_fs_attributes_if_different(found, changed))
+
+
+def ensure_folder(module: AnsibleModule, wanted: dict[str, Any]) -> list[str]:
+    """Make a folder and what is missing above it; return the paths that changed."""
+    path = Path(os.path.normpath(Path(module.params["base"]) / wanted["path"]))
+    if path.exists() and not path.is_dir():
+        module.fail_json(msg=f"{path} is there and is no folder")
+    missing = [folder for folder in reversed([path, *path.parents]) if not folder.exists()]
+    for folder in missing:
+        if not module.check_mode:
+            folder.mkdir()
+            ensure_attributes(module, folder, wanted, True)
+    if missing:
+        return [str(folder) for folder in missing]
+    return [str(path)] if ensure_attributes(module, path, wanted, False) else []
+
+
+def ensure_file(module: AnsibleModule, path: Path, content: str) -> tuple[list[str], dict[str, str] | None]:
+    """Write a file that differs; return the paths that changed, and the difference in its content."""
+    if path.is_dir():
+        module.fail_json(msg=f"{path} is a folder and should be a file")
+    new = content.encode()
+    old = path.read_bytes() if path.exists() else b""
+    differs = new != old or not path.exists()
+    if differs and not module.check_mode:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+        module.add_cleanup_file(temporary)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(new)
+        # Nobody else can read the new file before it has its owner and mode.
+        ensure_attributes(module, Path(temporary), {}, True)
+        os.replace(temporary, path)
+    changed = ensure_attributes(module, path, {}, differs)
+    difference = {
+        "before": old.decode(errors="replace"),
+        "after": content,
+        "before_header": str(path),
+        "after_header": str(path),
+    }
+    return [str(path)] if changed else [], difference if differs else None
+
+
+def main() -> None:
+    """Read the arguments, make the folders, then the files."""
+    folder = {
+        "path": {"type": "str", "required": True},
+        "mode": {"type": "str", "default": "0755"},
+        "owner": {"type": "str"},
+        "group": {"type": "str"},
+    }
+    module = AnsibleModule(
+        argument_spec={
+            "base": {"type": "path", "required": True},
+            "owner": {"type": "str", "default": "root"},
+            "group": {"type": "str", "default": "root"},
+            "mode": {"type": "str", "default": "0644"},
+            "folders": {"type": "list", "elements": "dict", "default": [], "options": folder},
+            "files": {"type": "dict", "default": {}},
+        },
+        supports_check_mode=True,
+        # The contents are too much for the host's journal, and may be secret.
+        no_log=True,
+    )
+    paths = [path for wanted in module.params["folders"] for path in ensure_folder(module, wanted)]
+    differences = []
+    for name, content in module.params["files"].items():
+        changed, difference = ensure_file(module, Path(module.params["base"]) / name, str(content))
+        paths += changed
+        if difference and module._diff:
+            differences.append(difference)
+    module.exit_json(changed=bool(paths), paths=paths, diff=differences)
+
+
+if __name__ == "__main__":
+    main()

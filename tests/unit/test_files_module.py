@@ -1,0 +1,110 @@
+"""The files module makes folders and files, tells what changes, and leaves alone what is right."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = ROOT / "plugins" / "modules" / "files.py"
+
+
+def call(base: Path, *, ok: bool = True, check: bool = False, diff: bool = True, **arguments: Any) -> dict[str, Any]:
+    """Run the module as Ansible does, as this user."""
+    own = {"owner": str(os.getuid()), "group": str(os.getgid())}
+    internal = {"_ansible_check_mode": check, "_ansible_diff": diff, "_ansible_remote_tmp": str(base.parent)}
+    words = json.dumps({"ANSIBLE_MODULE_ARGS": {"base": str(base), **own, **arguments, **internal}})
+    command = [sys.executable, str(MODULE)]
+    done = subprocess.run(command, input=words, capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode == 0) is ok, done.stdout + done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def mode(path: Path) -> str:
+    return f"{stat.S_IMODE(path.stat().st_mode):04o}"
+
+
+WANTED: dict[str, Any] = {
+    "folders": [{"path": "secrets", "mode": "0700"}, {"path": "redis/conf", "mode": "0750"}],
+    "files": {"redis/conf/redis.conf": "port 6379\n", "redis/compose.yaml": "services: {}\n"},
+    "mode": "0640",
+}
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return tmp_path / "opt"
+
+
+def test_makes_folders_and_files_with_their_modes(base: Path) -> None:
+    made = call(base, **WANTED)
+    assert made["changed"]
+    assert str(base / "redis/conf/redis.conf") in made["paths"]
+    assert (base / "redis/conf/redis.conf").read_text() == "port 6379\n"
+    assert [mode(base / path) for path in ("secrets", "redis/conf", "redis/compose.yaml")] == ["0700", "0750", "0640"]
+
+
+def test_changes_nothing_the_second_time(base: Path) -> None:
+    call(base, **WANTED)
+    inode = (base / "redis/compose.yaml").stat().st_ino
+    again = call(base, **WANTED)
+    assert (again["changed"], again["paths"], again["diff"]) == (False, [], [])
+    assert (base / "redis/compose.yaml").stat().st_ino == inode
+
+
+@pytest.mark.parametrize("deployed", [False, True])
+def test_check_mode_tells_and_writes_nothing(base: Path, deployed: bool) -> None:
+    if deployed:
+        call(base, **WANTED)
+    before = {path: path.read_bytes() for path in base.rglob("*") if path.is_file()}
+    told = call(base, check=True, **{**WANTED, "files": {"redis/compose.yaml": "services: {redis: {}}\n"}})
+    assert told["changed"]
+    assert "redis: {}" in told["diff"][0]["after"]
+    assert {path: path.read_bytes() for path in base.rglob("*") if path.is_file()} == before
+    assert base.exists() is deployed
+
+
+def test_a_changed_file_gets_a_new_inode_and_keeps_its_mode(base: Path) -> None:
+    call(base, **WANTED)
+    file = base / "redis/compose.yaml"
+    inode = file.stat().st_ino
+    with file.open() as reader:
+        told = call(base, **{**WANTED, "files": {"redis/compose.yaml": "services: {redis: {}}\n"}})
+        assert reader.read() == "services: {}\n"
+    assert told["paths"] == [str(file)]
+    assert told["diff"][0]["before"] == "services: {}\n"
+    assert (file.stat().st_ino != inode, mode(file)) == (True, "0640")
+
+
+def test_corrects_modes_alone(base: Path) -> None:
+    call(base, **WANTED)
+    (base / "secrets").chmod(0o755)
+    (base / "redis/compose.yaml").chmod(0o666)
+    told = call(base, **WANTED)
+    assert set(told["paths"]) == {str(base / "secrets"), str(base / "redis/compose.yaml")}
+    assert told["diff"] == []
+    assert (mode(base / "secrets"), mode(base / "redis/compose.yaml")) == ("0700", "0640")
+
+
+def test_an_empty_file_is_a_file(base: Path) -> None:
+    assert call(base, folders=[{"path": "."}], files={"empty": ""})["changed"]
+    assert (base / "empty").read_bytes() == b""
+    assert not call(base, folders=[{"path": "."}], files={"empty": ""})["changed"]
+
+
+def test_shows_no_content_without_diff(base: Path) -> None:
+    told = call(base, diff=False, folders=[{"path": "."}], files={"password": "correct horse"})
+    assert told["diff"] == []
+
+
+@pytest.mark.parametrize("arguments", [{"folders": [{"path": "thing"}]}, {"files": {"folder": "text"}}])
+def test_refuses_what_is_there_as_something_else(base: Path, arguments: dict[str, Any]) -> None:
+    call(base, folders=[{"path": "folder"}], files={"thing": "text"})
+    assert "folder" in call(base, ok=False, **arguments)["msg"]
