@@ -56,6 +56,14 @@ def services(machine: hosts.Host) -> dict[str, dict[str, Any]]:
     return {found["Config"]["Labels"]["com.docker.compose.service"]: found for found in json.loads(listed)}
 
 
+def worker_processes(machine: hosts.Host) -> list[str]:
+    """Return the numbers, on the host, of the backend's workers."""
+    server = output_of(machine, "pgrep -P $(docker inspect --format '{{.State.Pid}}' tradingbot-backend-1)")
+    # Python's own helper for processes that are started anew is a child of the server, too.
+    children = run_on(machine, f"ps -o pid=,args= --ppid {server}").stdout.splitlines()
+    return [child.split()[0] for child in children if "resource_tracker" not in child]
+
+
 def query(machine: hosts.Host, password: str, sql: str) -> list[str]:
     """Return the rows that the read-only user gets, from psql in the database's container.
 
