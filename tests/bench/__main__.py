@@ -31,7 +31,9 @@ def parser() -> argparse.ArgumentParser:
         "short is no failure; something that does not work is. "
         f"Results: {RESULT.name} and {TABLES.name} in .testbed/bench.",
     )
-    top.add_argument("--only", choices=("deploy", "load", "memory"), help="measure one part; the host is kept")
+    top.add_argument(
+        "--only", choices=("deploy", "load", "memory"), help="measure one part; load and memory keep the host"
+    )
     top.add_argument("--keep", action="store_true", help="leave the host there at the end")
     return top
 
@@ -39,19 +41,22 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Measure, print, write the results, and remove the host."""
     arguments = parser().parse_args()
-    keep = arguments.keep or arguments.only in ("load", "memory")
+    bare = arguments.only in (None, "deploy")
     try:
-        measure(arguments.only)
+        testbed.up()
+        if bare:
+            bench.refuse_kept()
+        try:
+            measure(arguments.only)
+        finally:
+            if bare and not arguments.keep:
+                bench.remove()
     except TestbedError as error:
         fail(error)
-    finally:
-        if not keep:
-            bench.remove()
 
 
 def measure(only: str | None) -> None:
     """Take the figures of one part, or of all."""
-    testbed.up()
     report = Report(machine())
     host = prepare(only, report)
     if only != "deploy":

@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 
-from tests.testbed import __main__ as testbed
 from tests.testbed import hosts
 from tests.testbed.shell import ROOT, STATE, TestbedError
 
@@ -46,14 +45,17 @@ def inventory(host: hosts.Host) -> dict[str, object]:
     return {"all": {"hosts": {NAME: variables}, "children": groups}}
 
 
-def create() -> hosts.Host:
-    """Make a bare host and an inventory for it. Raises TestbedError when it is there already."""
-    testbed.up()
+def refuse_kept() -> None:
+    """Raise TestbedError when an earlier run left its host: nothing can be told about a bare one then."""
     if NAME in hosts.names():
         raise TestbedError(
-            f"the host {NAME} is there already, so nothing can be told about a bare one; "
-            f"`python -m tests.testbed remove {NAME}`, or measure a part of it with --only load or --only memory"
+            f"the host {NAME} is there already, and a bare one is to be measured; "
+            f"`.venv/bin/python -m tests.testbed remove {NAME}`, or measure a part of it: --only load, --only memory"
         )
+
+
+def create() -> hosts.Host:
+    """Make a bare host and an inventory for it."""
     host = hosts.create(NAME, publish={80: HTTP_PORT, 443: HTTPS_PORT, 8001: BACKEND_PORT})
     write_inventory(host)
     return host
