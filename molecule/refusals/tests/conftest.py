@@ -126,10 +126,10 @@ def refuses(
         for what, why, fix in expected:
             assert any(what == w and re.search(why, y) and re.search(fix, f) for w, y, f in found), (what, found)
 
-        values = [path.read_text().split()[0] for path in (inventory / ".secrets").iterdir()]
-        values += [str(value) for name, value in (variables or {}).items() if name.startswith("vault_")]
-        assert len(values) >= 8
-        assert [value for value in values if value and value in printed] == []
+        secrets = {path.name: path.read_text().split()[0] for path in (inventory / ".secrets").iterdir()}
+        secrets |= {name: str(value) for name, value in (variables or {}).items() if name.startswith("vault_")}
+        assert len(secrets) >= 8
+        assert [name for name, value in secrets.items() if value and value in printed] == []
         return printed
 
     return check
