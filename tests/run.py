@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -28,12 +28,12 @@ class Stage:
     name: str
     commands: list[list[str]]
     folder: Path = ROOT
-    path: list[Path] = field(default_factory=list)
 
-
-def python_files() -> list[str]:
-    """Return the folders with our Python outside the backend."""
-    return ["plugins", "tests", "molecule"]
+    @property
+    def search_path(self) -> str:
+        """Where its programs are looked up: the backend has an environment of its own."""
+        first = [str(BACKEND_BIN)] if self.folder == BACKEND else []
+        return os.pathsep.join([*first, os.environ["PATH"]])
 
 
 def stages() -> list[Stage]:
@@ -42,20 +42,23 @@ def stages() -> list[Stage]:
     scripts = sorted(
         str(p.relative_to(ROOT)) for folder in ("roles", "tests", ".ci") for p in (ROOT / folder).rglob("*.sh")
     )
-    backend = {"folder": BACKEND, "path": [BACKEND_BIN]}
     return [
         Stage("lint ansible", [["ansible-lint", "--offline"], ["yamllint", "--strict", "."]]),
         Stage(
             "lint python",
-            [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy", *python_files()]],
+            [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy", "plugins", "tests", "molecule"]],
         ),
         Stage("lint scripts", [["shellcheck", *scripts, ".ci/run"], ["hadolint", "backend/Dockerfile", *dockerfiles]]),
         Stage("lint docs", [["antsibull-changelog", "lint"], [sys.executable, "tests/tools/role_docs.py", "--check"]]),
-        Stage("lint backend", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy", "src", "tests"]], **backend),
+        Stage(
+            "lint backend",
+            [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy", "src", "tests"]],
+            folder=BACKEND,
+        ),
         Stage("unit", [["pytest", "-q", "-n", "2", "tests/unit"]]),
         Stage("test bed", [[sys.executable, "-m", "tests.testbed", "up"]]),
         Stage("stand-ins", [["pytest", "-q", "tests/testbed"]]),
-        Stage("backend", [["pytest", "-q"]], **backend),
+        Stage("backend", [["pytest", "-q"]], folder=BACKEND),
         Stage("molecule refusals", [["molecule", "test", "-s", "refusals"]]),
         Stage("molecule default", [["molecule", "test", "-s", "default"]]),
         Stage("molecule newer", [["molecule", "test", "-s", "newer"]]),
@@ -76,13 +79,12 @@ def run(stage: Stage) -> Result:
     """Run the commands of *stage* in turn until one fails, showing their output."""
     print(f"\n===== {stage.name} =====", flush=True)
     report = REPORTS / f"{stage.name.replace(' ', '-')}.xml"
-    path = os.pathsep.join([*map(str, stage.path), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "PYTEST_ADDOPTS": f"--junitxml={report}"}
+    environment = {**os.environ, "PATH": stage.search_path, "PYTEST_ADDOPTS": f"--junitxml={report}"}
     started = time.monotonic()
     failed = False
     for command in stage.commands:
         print(f"$ {' '.join(command)}", flush=True)
-        program = shutil.which(command[0], path=path)
+        program = shutil.which(command[0], path=stage.search_path)
         if program is None:
             print(f"{command[0]} is not installed: `make venv` installs it")
             failed = True
