@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.testbed.hosts import Host
 from tests.testbed.shell import ROOT, TestbedError, step
@@ -25,7 +26,7 @@ def play(playbook: str) -> tuple[float, parsers.Play]:
         "ANSIBLE_CALLBACKS_ENABLED": "ansible.posix.profile_tasks,ansible.posix.profile_roles",
         "PROFILE_TASKS_TASK_OUTPUT_LIMIT": "all",
     }
-    log = bench.FOLDER / "ansible.log"
+    log = bench.FOLDER / f"{Path(playbook).stem}.log"
     started = time.monotonic()
     with log.open("w") as output:
         command = ["ansible-playbook", playbook, "-i", str(bench.INVENTORY)]
