@@ -58,9 +58,11 @@ class Container:
         return int(output(["docker", "wait", self.name], timeout=60))
 
     def wait_until(self, holds: Callable[[], bool]) -> None:
-        """Wait at most 60 s. Fails the test with the container's log."""
+        """Wait at most 60 s and while it runs. Fails the test with the container's log."""
         deadline = time.monotonic() + 60
+        state = ["docker", "inspect", "--format", "{{.State.Running}}", self.name]
         while not holds():
+            assert output(state) == "true", f"{self.name} has ended; its log:\n{self.logs()}"
             assert time.monotonic() < deadline, f"not within 60 s; the log of {self.name}:\n{self.logs()}"
             time.sleep(0.1)
 
