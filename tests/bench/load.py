@@ -175,5 +175,6 @@ def add(
 
 
 def address(url: str) -> str:
-    """Return *url* without what may hold a token."""
-    return url.partition("/api/v1/webhooks/")[0]
+    """Return *url* without the token of a webhook."""
+    before, webhooks, token = url.partition("/webhooks/")
+    return f"{before}{webhooks}…" if token else url

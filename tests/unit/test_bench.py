@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.bench import host, parsers
+from tests.bench import host, load, parsers
 from tests.bench.report import Aim, Report, Row, number
 from tests.testbed.hosts import Host
 
@@ -164,3 +164,8 @@ def test_the_inventory_opens_the_backend_to_the_test_bed_only() -> None:
     assert variables["ansible_port"] == 2222
     assert variables["docker_host_firewall_rules"] == [{"ports": [8001], "sources": ["10.99.0.0/24"]}]
     assert set(made["children"]) == {"docker_host", "postgres", "redis", "backend", "nginx"}
+
+
+def test_a_message_shows_no_token() -> None:
+    assert load.address("http://127.0.0.1:1/api/v1/webhooks/tradingview/tok") == "http://127.0.0.1:1/api/v1/webhooks/…"
+    assert load.address(load.NGINX + load.HEALTH) == load.NGINX + load.HEALTH
