@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -16,6 +17,7 @@ from tradingbot.core.settings import Settings
 from tradingbot.core.tokens import TokenKind, new_token
 
 ALERT = {"symbol": "BTCUSDT", "action": "buy", "price": 64250.1, "quantity": "0.5", "order_id": "Long"}
+ORDER = ALERT | {"timenow": "2026-01-05T12:00:00Z", "market_position": "long", "position_size": "0.5"}
 PROBLEM = "application/problem+json"
 
 
@@ -64,7 +66,7 @@ async def test_duplicate_answers_200_and_is_stored_once(client: httpx.AsyncClien
     assert len(await signals_of(client, account)) == 1
 
 
-@pytest.mark.parametrize("alert", [ALERT, {"symbol": "ETHUSDT", "action": "sell"}, ALERT | {"id": 7}])
+@pytest.mark.parametrize("alert", [ALERT, ORDER, {"symbol": "ETHUSDT", "action": "sell"}, ALERT | {"id": 7}])
 async def test_hundred_at_once_are_one(
     client: httpx.AsyncClient, account: Account, alert: dict[str, Any]
 ) -> None:
@@ -81,11 +83,32 @@ async def test_hundred_at_once_are_one(
     assert len(await signals_of(client, account)) == 1
 
 
-async def test_same_order_at_another_time_is_another_alert(
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"order_id": "Short"},
+        {"timenow": "2026-01-05T12:00:01Z"},
+        {"symbol": "ETHUSDT"},
+        {"action": "sell"},
+        {"market_position": "flat"},
+        {"position_size": "1"},
+    ],
+    ids=lambda other: "-".join(other),
+)
+async def test_order_that_differs_in_one_field_is_another_alert(
+    client: httpx.AsyncClient, account: Account, other: dict[str, str]
+) -> None:
+    first, second = ORDER, ORDER | other
+    for alert, status in ((first, 202), (second, 202), (first, 200), (second, 200)):
+        assert (await client.post(account.webhook, json=alert)).status_code == status
+    assert len(await signals_of(client, account)) == 2
+
+
+async def test_order_without_its_time_is_another_alert_once_its_content_differs(
     client: httpx.AsyncClient, account: Account
 ) -> None:
-    for moment in ("2026-01-05T12:00:00Z", "2026-01-05T13:00:00Z"):
-        assert (await client.post(account.webhook, json=ALERT | {"timenow": moment})).status_code == 202
+    for price, status in ((64250.1, 202), (64300, 202), (64300, 200)):
+        assert (await client.post(account.webhook, json=ALERT | {"price": price})).status_code == status
 
 
 async def test_same_id_is_the_same_alert_whatever_else_it_says(
@@ -95,18 +118,27 @@ async def test_same_id_is_the_same_alert_whatever_else_it_says(
     assert (await client.post(account.webhook, json=ALERT | {"id": "a-1", "price": 1})).status_code == 200
 
 
-async def test_same_content_after_the_window_is_another_alert(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], account: Account
+@pytest.mark.parametrize(
+    ("alert", "later"),
+    [({"symbol": "ETHUSDT", "action": "sell"}, 202), (ALERT, 202), (ORDER, 200), (ALERT | {"id": 7}, 200)],
+    ids=["content", "order", "order-and-time", "id"],
+)
+async def test_window_is_for_alerts_that_only_their_content_tells_apart(
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    account: Account,
+    alert: dict[str, Any],
+    later: int,
 ) -> None:
     monkeypatch.setenv("WEBHOOK_DEDUP_WINDOW", "1")
-    async for client in _client():
-        alert = {"symbol": "ETHUSDT", "action": "sell"}
+    async with _client() as client:
         assert (await client.post(account.webhook, json=alert)).status_code == 202
         assert (await client.post(account.webhook, json=alert)).status_code == 200
         await asyncio.sleep(1.1)
-        assert (await client.post(account.webhook, json=alert)).status_code == 202
+        assert (await client.post(account.webhook, json=alert)).status_code == later
 
 
+@asynccontextmanager
 async def _client() -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(Settings())
     async with app.router.lifespan_context(app), client_of(app) as client:
