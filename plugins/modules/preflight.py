@@ -349,7 +349,11 @@ def check_ports(
 def check_network(
     wanted: dict[str, Any], existing: dict[str, Any] | None, root: Path = target.ROOT
 ) -> Iterator[Problem]:
-    subnet = ipaddress.IPv4Network(wanted["subnet"])
+    try:
+        subnet = ipaddress.IPv4Network(wanted["subnet"])
+    except ValueError as error:
+        yield problem("docker_host_network_subnet", f"it is no IPv4 network: {error}", "set one like 172.20.0.0/16")
+        return
     ours = wanted["bridge"]
     if existing is not None:
         subnets = [entry.get("Subnet") for entry in (existing.get("IPAM") or {}).get("Config") or []]

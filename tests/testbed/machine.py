@@ -85,6 +85,8 @@ def write_ansible_vars() -> None:
     if pip_conf():
         path = STATE / "pip.conf"
         path.parent.mkdir(parents=True, exist_ok=True)
+        # An index of one's own may want credentials.
+        path.touch(mode=0o600)
         path.write_text(pip_conf())
         variables["backend_build_pip_conf"] = str(path)
     if CA_BUNDLE.exists():

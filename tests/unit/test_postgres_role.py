@@ -63,9 +63,7 @@ def test_mounts_are_a_volume_and_a_read_only_directory() -> None:
     assert (conf["type"], conf["source"], conf["read_only"]) == ("bind", "/srv/stack/postgres/conf", True)
     assert found["volumes"] == {"postgres_data": {}}
     assert found["networks"] == {"tradingbot": {"name": "tradingbot-network", "external": True}}
-    assert found["secrets"] == {
-        name: {"file": f"/srv/stack/secrets/{name}"} for name in ("postgres_superuser_password", "postgres_pgpass")
-    }
+    assert found["secrets"] == {"postgres_pgpass": {"file": "/srv/stack/secrets/postgres_pgpass"}}
     assert "docker.sock" not in str(found)
 
 

@@ -21,7 +21,7 @@ from ansible_collections.tradingbot.stack.plugins.plugin_utils.secrets import SE
 ROOT = Path(__file__).resolve().parents[2]
 PROD = ROOT / "inventories" / "prod"
 BIN = Path(sys.executable).parent
-WIRING = Path("group_vars") / "all" / "wiring.yml"
+WIRING = Path("group_vars") / "all" / "00-wiring.yml"
 ROLES = ("docker_host", "postgres", "redis", "backend", "nginx")
 
 

@@ -120,7 +120,7 @@ def test_each_service_sees_its_own_secrets_only(machine: hosts.Host) -> None:
         for service in ("postgres", "redis", "backend")
     }
     assert seen == {
-        "postgres": ["postgres_pgpass", "postgres_superuser_password"],
+        "postgres": ["postgres_pgpass"],
         "redis": ["redis_acl", "redis_health_password"],
         "backend": ["database_url", "encryption_key", "redis_url", "secret_key", "webhook_secret"],
     }

@@ -116,12 +116,9 @@ def test_a_killed_service_is_back_within_five_seconds(
     machine: hosts.Host, https_url: str, api_key: str, earlier: str, service: str, victim: str
 ) -> None:
     """Killed is the service's own process, or the first of the container and so all of them at once."""
-    times: list[float] = []
-    # On a machine that is busy with other things, the best of three tells what the service itself needs.
-    while len(times) < 3 and min(times, default=60.0) > BACK_WITHIN:
-        times.append(float(output_of(machine, f"python3 - {service} {victim}", KILL, seconds=120)))
-    print(f"\n{service} ({victim}): back after {times} s")
-    assert min(times) <= BACK_WITHIN
+    seconds = float(output_of(machine, f"python3 - {service} {victim}", KILL, seconds=120))
+    print(f"\n{service} ({victim}): back after {seconds} s")
+    assert seconds <= BACK_WITHIN
     wait_until(lambda: is_kept(https_url, api_key, earlier), 10, "the API serves what it had")
     wait_until(lambda: ready(machine)[0] == 200, 10, "the backend has found its servers again")
 
