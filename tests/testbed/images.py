@@ -90,8 +90,13 @@ def pushed_digests(tag: str) -> str:
 
 
 def remove_all() -> None:
-    """Remove every image that the test bed built."""
-    ids = output(["docker", "image", "ls", "--quiet", "--filter", f"label={base.LABEL}"]).split()
-    if ids:
-        say(f"removing {len(set(ids))} images of the test bed")
-        run(["docker", "image", "rm", "--force", *sorted(set(ids))])
+    """Remove every image that the test bed built. Raises TestbedError when one is still in use."""
+    say("removing the images of the test bed")
+    listing = ["docker", "image", "ls", "--all", "--quiet", "--no-trunc", "--filter", f"label={base.LABEL}"]
+    before: set[str] = set()
+    while (left := set(output(listing).split())) and left != before:
+        # An image goes only after those that were made from it, so one pass is not enough.
+        run(["docker", "image", "rm", "--force", *sorted(left)], check=False)
+        before = left
+    if left:
+        raise TestbedError(f"{len(left)} images of the test bed are in use; see `docker ps --all`, then try again")

@@ -114,7 +114,8 @@ def remove() -> None:
     run(["docker", "rm", "--force", CONTAINER], check=False)
     run(["docker", "volume", "rm", "--force", VOLUME], check=False)
     tags = output(["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]).split()
-    mine = [tag for tag in tags if tag.startswith(f"127.0.0.1:{PORT}/library/")]
+    # What an image was called before its recipe changed goes with the test bed's own images.
+    mine = [tag for tag in tags if tag.startswith(f"127.0.0.1:{PORT}/library/") and not tag.endswith(":<none>")]
     if mine:
         run(["docker", "image", "rm", *mine])
     if run(["docker", "network", "inspect", NETWORK], check=False).returncode == 0:
