@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
 import requests
-from stack import wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
 COMPOSE = "docker compose --project-directory /opt/tradingbot"
@@ -45,39 +42,6 @@ def apply(host: Any, **variables: Any) -> subprocess.CompletedProcess[str]:
         check=False,
         timeout=180,
     )
-
-
-def test_it_is_healthy_and_confined(host: Any) -> None:
-    # An engine that has just been restarted asks again only after 30 s.
-    wait_until(lambda: inspect(host)["State"]["Health"]["Status"] == "healthy", 60, "healthy")
-    found = inspect(host)
-    assert found["Config"]["User"] == "101:101"
-    limits = found["HostConfig"]
-    assert limits["ReadonlyRootfs"] is True
-    assert limits["CapDrop"] == ["ALL"]
-    assert not limits["CapAdd"]
-    assert "no-new-privileges:true" in limits["SecurityOpt"]
-    assert limits["RestartPolicy"]["Name"] == "unless-stopped"
-    assert min(limits["Memory"], limits["NanoCpus"], limits["PidsLimit"]) > 0
-    assert limits["LogConfig"]["Config"]["max-size"]
-    assert all(not mount["RW"] for mount in found["Mounts"])
-    assert found["Config"]["Healthcheck"]["Interval"] == 30_000_000_000
-
-
-def test_its_processes_have_no_capability(host: Any) -> None:
-    status = inside(host, "cat /proc/1/status").stdout
-    assert re.search(r"^Uid:\s+101\s+101\s+101\s+101$", status, re.MULTILINE)
-    assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE)
-    assert re.search(r"^CapBnd:\s+0+$", status, re.MULTILINE)
-
-
-@pytest.mark.parametrize(
-    "path", ["/", "/etc", "/etc/nginx", "/etc/tradingbot/nginx", "/etc/tradingbot/tls", "/srv/static"]
-)
-def test_it_cannot_write(host: Any, path: str) -> None:
-    attempt = inside(host, f"touch {path}/written")
-    assert attempt.rc != 0
-    assert "Read-only file system" in attempt.stderr
 
 
 def test_its_status_is_for_itself_alone(host: Any, https_url: str) -> None:
