@@ -32,8 +32,15 @@ def inventory(request: pytest.FixtureRequest) -> Path:
     """The inventory that Molecule made, with its secrets: those are made when they are first asked for."""
     path = Path(request.config.getoption("ansible_inventory"))
     asked = "query('vars', *query('varnames', '^vault_')) | length >= 8"
-    command = ["ansible", "refusals", "-i", str(path), "-m", "ansible.builtin.assert", "-a", json.dumps({"that": asked})]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60)
+    arguments = ["-m", "ansible.builtin.assert", "-a", json.dumps({"that": asked})]
+    subprocess.run(
+        ["ansible", "refusals", "-i", str(path), *arguments],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     return path
 
 
