@@ -105,7 +105,7 @@ def test_secret_files_are_for_their_service_alone(machine: hosts.Host) -> None:
     folder = "/opt/tradingbot/secrets"
     assert output_of(machine, f"stat -c '%u %g %a' {folder}") == "0 0 700"
     files = output_of(machine, f"cd {folder} && find . -mindepth 1 -printf '%P %y %U %G %m\\n'").splitlines()
-    assert len(files) >= 9
+    assert len(files) >= 8
     for file in files:
         name, rest = file.split(" ", 1)
         owner = OWNERS.get(name.split("_")[0], OWNERS["backend"])
