@@ -17,7 +17,7 @@ from tests.conftest import MakeDatabase, execute
 from tradingbot.core.database import database_url as to_sqlalchemy
 from tradingbot.migrations import runner
 from tradingbot.migrations.head import VERSIONS, head_revision
-from tradingbot.migrations.metadata import metadata
+from tradingbot.migrations.metadata import TABLES, metadata
 from tradingbot.migrations.runner import ADVISORY_LOCK, MigrationSettings, migrate, revision_of
 
 
@@ -37,7 +37,7 @@ async def test_empty_to_head_to_base_to_head(make_database: MakeDatabase) -> Non
     settings = settings_for(url)
     head = head_revision()
     assert await migrate(settings) == f"migrated base -> {head}"
-    assert await tables(url) == {"users", "sessions", "api_keys", "strategies", "signals"}
+    assert await tables(url) == {table.__tablename__ for table in TABLES}
     assert await migrate(settings) == f"schema already at head {head}"
     assert await migrate(settings, "base") == f"migrated {head} -> base"
     assert await tables(url) == set()

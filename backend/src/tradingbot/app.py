@@ -7,6 +7,8 @@ from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from tradingbot import __version__
+from tradingbot.api_keys import endpoints as api_keys
+from tradingbot.auth import endpoints as auth
 from tradingbot.core.context import Context
 from tradingbot.core.database import Database
 from tradingbot.core.logging import configure_logging
@@ -19,8 +21,13 @@ from tradingbot.core.settings import Settings
 from tradingbot.events import endpoints as events
 from tradingbot.events.hub import EventHub
 from tradingbot.events.publisher import EventPublisher
+from tradingbot.exchanges import endpoints as exchanges
 from tradingbot.health import endpoints as health
+from tradingbot.orders import endpoints as orders
+from tradingbot.positions import endpoints as positions
+from tradingbot.risk import endpoints as risk
 from tradingbot.signals import endpoints as signals
+from tradingbot.strategies import endpoints as strategies
 from tradingbot.webhooks import endpoints as webhooks
 
 API_PREFIX = "/api/v1"
@@ -42,7 +49,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     install_error_handlers(app)
     api = APIRouter(prefix=API_PREFIX)
-    for domain in (health, webhooks, signals, events):
+    for domain in (
+        health,
+        webhooks,
+        auth,
+        api_keys,
+        exchanges,
+        strategies,
+        signals,
+        orders,
+        positions,
+        risk,
+        events,
+    ):
         api.include_router(domain.router)
     app.include_router(api)
     if settings.cors_origins:
@@ -61,8 +80,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        database, redis = Database(settings), make_redis(settings)
+        redis = make_redis(settings)
         publisher, hub = EventPublisher(redis), EventHub(redis, settings.websocket_queue_size)
+        database = Database(settings, publisher.publish_all)
         app.state.context = Context(settings, database, redis, publisher, hub)
         publisher.start()
         hub.start()

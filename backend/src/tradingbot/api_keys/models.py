@@ -3,7 +3,8 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import ForeignKey, String, text
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tradingbot.core.models import Base, Identified, Timestamped
@@ -20,3 +21,5 @@ class ApiKey(Identified, Timestamped, Base):
     key_hash: Mapped[str] = mapped_column(String(64), unique=True)
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    scopes: Mapped[list[str]] = mapped_column(ARRAY(String(16)), server_default=text("'{read}'"))
+    last_used_at: Mapped[datetime | None]

@@ -11,6 +11,8 @@ from tradingbot.core.models import utc_now
 from tradingbot.core.tokens import DISPLAY_LENGTH, TokenKind, hash_token, is_well_formed, new_token
 from tradingbot.users.models import User
 
+HEADER = "X-API-Key"
+
 
 async def create(session: AsyncSession, user: User, name: str, secret_key: str) -> str:
     """Stores a new key of `user`; the key itself is given back here and never again."""

@@ -32,6 +32,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from tradingbot.core.refusal import SettingsRefusedError
 
     configure_logging("error")
+    # Tables refer to each other by name: all have to be known before the first query.
+    importlib.import_module("tradingbot.migrations.metadata")
     try:
         return _module(arguments).run(arguments)
     except SettingsRefusedError as error:

@@ -1,7 +1,8 @@
 """PostgreSQL: the engine, transactions, and what it means when it does not answer."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import asyncpg
 import sqlalchemy.exc
@@ -14,6 +15,9 @@ from tradingbot.core.errors import UnavailableError
 from tradingbot.core.settings import DatabaseSettings
 
 log = structlog.stdlib.get_logger("tradingbot.database")
+
+# Key of `session.info` under which the events of a transaction wait for its commit.
+RECORDED_EVENTS = "recorded_events"
 
 _CONNECTION_ERRORS = (
     OSError,
@@ -51,10 +55,16 @@ def make_engine(settings: DatabaseSettings) -> AsyncEngine:
 
 
 class Database:
-    """Transactions on one pool."""
+    """Transactions on one pool.
 
-    def __init__(self, settings: DatabaseSettings) -> None:
+    What `tradingbot.events.service.record` stored in a transaction is given to `publish` after its commit.
+    """
+
+    def __init__(
+        self, settings: DatabaseSettings, publish: Callable[[Sequence[Any]], None] | None = None
+    ) -> None:
         self.engine = make_engine(settings)
+        self._publish = publish
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False, autoflush=False)
 
     @asynccontextmanager
@@ -67,6 +77,9 @@ class Database:
         try:
             async with self._sessions.begin() as session:
                 yield session
+            recorded = session.info.pop(RECORDED_EVENTS, None)
+            if recorded and self._publish is not None:
+                self._publish(recorded)
         except (*_CONNECTION_ERRORS, sqlalchemy.exc.DBAPIError) as error:
             if not is_unavailable(error):
                 raise

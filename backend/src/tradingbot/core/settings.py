@@ -78,6 +78,8 @@ class SecuritySettings(_Settings):
     secret_key: Annotated[SecretStr, _checked(secret_policy.check_secret_key)]
     webhook_secret: Annotated[SecretStr, _checked(secret_policy.check_webhook_secret)]
     encryption_key: Annotated[SecretStr, _checked(secret_policy.check_encryption_key)]
+    # The key before the last rotation: still read, until `tradingbot encryption-key re-encrypt` has run.
+    encryption_key_old: Annotated[SecretStr, _checked(secret_policy.check_encryption_key)] | None = None
 
     @model_validator(mode="after")
     def secrets_differ(self) -> Self:
@@ -93,6 +95,73 @@ class IntakeSettings(_Settings):
     webhook_max_bytes: PositiveInt = 64 * 1024
     webhook_timeout: PositiveFloat = 2.5
     webhook_dedup_window: PositiveInt = 60
+    # Seconds; older alerts (by `timenow`) are refused, unless the strategy says otherwise.
+    webhook_max_age: PositiveInt = 300
+
+
+class AuthSettings(_Settings):
+    """Signing in. Times are in seconds, but for the session's."""
+
+    registration_enabled: bool = False
+    access_token_seconds: PositiveInt = 900
+    session_days: PositiveInt = 30
+    login_attempts: PositiveInt = 5
+    login_lockout_seconds: PositiveInt = 900
+
+
+class EventSettings(_Settings):
+    """Live events over WebSocket. Times are in seconds."""
+
+    websocket_ping_interval: PositiveFloat = 20.0
+    websocket_queue_size: PositiveInt = 100
+    websocket_idle_timeout: PositiveFloat = 3600.0
+    websocket_ticket_seconds: PositiveInt = 30
+    events_retention_days: PositiveInt = 30
+    events_poll_interval: PositiveFloat = 2.0
+
+
+class TradingSettings(_Settings):
+    """What exchanges may be used."""
+
+    binance_testnet: bool = True
+    # Address of the exchange's API instead of its own; for tests.
+    exchange_base_url: str | None = None
+    exchange_timeout: PositiveFloat = 10.0
+    models_dir: Path = Path("models")
+
+
+class ObservabilitySettings(_Settings):
+    """What is reported where. Sentry and notifications are off unless their address is given."""
+
+    sentry_dsn: SecretStr | None = None
+    slow_query_ms: PositiveInt = 500
+    slow_request_ms: PositiveInt = 1000
+    # Addresses in Apprise's form, separated by blanks or line ends: they hold credentials.
+    notify_urls: SecretStr | None = None
+    notify_events: Annotated[list[Literal["fill", "refusal", "failure"]], NoDecode] = [
+        "fill",
+        "refusal",
+        "failure",
+    ]
+
+    @field_validator("notify_events", mode="before")
+    @classmethod
+    def split_events(cls, value: Any) -> Any:
+        """Accepts `fill,failure`."""
+        return (
+            [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        )
+
+
+class WorkerSettings(_Settings):
+    """How the worker goes about its work. Times are in seconds."""
+
+    worker_concurrency: Annotated[int, Field(ge=1, le=64)] = 4
+    worker_poll_interval: PositiveFloat = 1.0
+    worker_metrics_port: Annotated[int, Field(ge=0, le=65535)] = 8002
+    # From when on an exchange that knows nothing of an order that we sent cannot get it any more.
+    order_settle_time: PositiveFloat = 10.0
+    reconcile_interval: PositiveFloat = 5.0
 
 
 class ServerSettings(_Settings):
@@ -107,14 +176,10 @@ class ServerSettings(_Settings):
     forwarded_allow_ips: str = "127.0.0.1"
     cors_origins: Annotated[list[str], NoDecode] = []
     docs_enabled: bool | None = None
-    binance_testnet: bool = True
     startup_timeout: PositiveFloat = 60.0
     shutdown_timeout: PositiveInt = 10
     keep_alive_timeout: PositiveInt = 90
-    websocket_ping_interval: PositiveFloat = 20.0
-    websocket_queue_size: PositiveInt = 100
     logs_dir: Path = Path("logs")
-    models_dir: Path = Path("models")
     cache_dir: Path = Path("cache")
 
     @property
@@ -168,5 +233,16 @@ class ServerSettings(_Settings):
         return self
 
 
-class Settings(DatabaseSettings, RedisSettings, SecuritySettings, IntakeSettings, ServerSettings):
-    """Everything that the web process needs."""
+class Settings(
+    DatabaseSettings,
+    RedisSettings,
+    SecuritySettings,
+    IntakeSettings,
+    AuthSettings,
+    EventSettings,
+    TradingSettings,
+    ObservabilitySettings,
+    WorkerSettings,
+    ServerSettings,
+):
+    """Everything that the web process and the worker need."""

@@ -7,7 +7,7 @@ import structlog
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from tradingbot.api_keys.dependencies import owner_of_key
+from tradingbot.auth.dependencies import authenticate
 from tradingbot.core.context import ContextDep
 from tradingbot.core.errors import ProblemError
 from tradingbot.core.problems import problem_from
@@ -28,7 +28,7 @@ async def live_events(websocket: WebSocket, context: ContextDep) -> None:
     that does not keep up is closed with 1013; at a shutdown all are closed with 1012.
     """
     try:
-        user_id = await owner_of_key(context, websocket)
+        user_id = (await authenticate(context, websocket)).user_id
     except ProblemError as error:
         await websocket.send_denial_response(problem_from(error))
         return

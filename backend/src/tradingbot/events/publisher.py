@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 
 import structlog
 from redis.asyncio import Redis
@@ -32,6 +33,11 @@ class EventPublisher:
             self._queue.put_nowait(event)
         except asyncio.QueueFull:
             log.warning("event dropped", reason="queue full")
+
+    def publish_all(self, events: Sequence[Event]) -> None:
+        """Puts the events of a transaction into the queue."""
+        for event in events:
+            self.publish(event)
 
     async def close(self) -> None:
         """Sends what is queued, for a second at most, then stops."""

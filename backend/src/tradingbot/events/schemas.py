@@ -15,6 +15,7 @@ class Event(BaseModel):
     """Something that happened, for one user. The client gets `type` and `data`."""
 
     user_id: UUID
+    sequence: int = 0
     type: str
     data: dict[str, Any]
 

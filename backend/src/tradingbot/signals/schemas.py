@@ -1,21 +1,12 @@
 """Signals as the API shows them. Amounts are decimal strings, times are UTC."""
 
 from datetime import datetime
-from decimal import Decimal
-from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer
+from pydantic import BaseModel, ConfigDict
 
+from tradingbot.core.amounts import Amount
 from tradingbot.signals.models import Action, MarketPosition
-
-
-def _plain(value: Decimal) -> str:
-    text = f"{value:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-Amount = Annotated[Decimal, PlainSerializer(_plain, return_type=str)]
 
 
 class SignalOut(BaseModel):

@@ -15,3 +15,4 @@ class User(Identified, Timestamped, Base):
     email: Mapped[str] = mapped_column(String(254), unique=True)
     password_hash: Mapped[str | None] = mapped_column(String(255))
     is_active: Mapped[bool] = mapped_column(server_default=text("true"))
+    is_admin: Mapped[bool] = mapped_column(server_default=text("false"))

@@ -15,16 +15,17 @@ from pydantic import (
     model_validator,
 )
 
-from tradingbot.signals.models import AMOUNT_PRECISION, AMOUNT_SCALE, Action, MarketPosition
+from tradingbot.core.amounts import PRECISION, SCALE
+from tradingbot.signals.models import Action, MarketPosition
 
-_SCALE = Decimal(1).scaleb(-AMOUNT_SCALE)
-_LARGEST = Decimal(10) ** (AMOUNT_PRECISION - AMOUNT_SCALE)
-_ARITHMETIC = Context(prec=2 * AMOUNT_PRECISION + 64, rounding=ROUND_HALF_EVEN)
+_SCALE = Decimal(1).scaleb(-SCALE)
+_LARGEST = Decimal(10) ** (PRECISION - SCALE)
+_ARITHMETIC = Context(prec=2 * PRECISION + 64, rounding=ROUND_HALF_EVEN)
 
 
 def _to_scale(value: Decimal) -> Decimal:
     if abs(value) >= _LARGEST:
-        raise ValueError(f"must be smaller than 1e{AMOUNT_PRECISION - AMOUNT_SCALE}")
+        raise ValueError(f"must be smaller than 1e{PRECISION - SCALE}")
     return value.quantize(_SCALE, context=_ARITHMETIC)
 
 

@@ -1,0 +1,5 @@
+"""Endpoints under /auth."""
+
+from fastapi import APIRouter
+
+router = APIRouter(prefix="/auth", tags=["auth"])

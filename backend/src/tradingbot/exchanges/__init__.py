@@ -1,0 +1,1 @@
+"""Exchanges behind one interface, and the accounts that users have there."""

@@ -1,0 +1,114 @@
+"""What the worker asks of an exchange, and what it may answer: the same for paper and for real ones."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Protocol
+
+from tradingbot.orders.models import OrderState, Side
+
+
+@dataclass(frozen=True)
+class OrderRequest:
+    """A market order: `quantity` in the base asset; `price` is what it was decided at, in the quote asset."""
+
+    client_order_id: str
+    symbol: str
+    side: Side
+    quantity: Decimal
+    price: Decimal | None = None
+    reduce_only: bool = False
+
+
+@dataclass(frozen=True)
+class Trade:
+    """One execution. `fee` is in the quote asset; `at` is aware UTC."""
+
+    trade_id: str
+    quantity: Decimal
+    price: Decimal
+    fee: Decimal
+    fee_asset: str | None
+    at: datetime
+
+
+@dataclass(frozen=True)
+class OrderReport:
+    """Where an order stands at the exchange, with all of its trades so far.
+
+    `state` is one of submitted (accepted, nothing filled), partially_filled, filled, cancelled, rejected.
+    """
+
+    client_order_id: str
+    exchange_order_id: str | None
+    state: OrderState
+    trades: tuple[Trade, ...] = ()
+    reason: str | None = None
+
+
+class ExchangeError(Exception):
+    """Base of what an exchange can do to us; the message holds no credential."""
+
+
+class RejectedError(ExchangeError):
+    """The exchange refuses the order for good: funds, filters, permissions, unknown symbol."""
+
+
+class NotSentError(ExchangeError):
+    """The exchange certainly did not get the request (refused connection, rate limit): try again later."""
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class OutcomeUnknownError(ExchangeError):
+    """The request may have been carried out: time-out, connection lost, 5xx."""
+
+
+class CredentialsError(ExchangeError):
+    """The exchange does not accept the key, or the key may do what no key of ours may: withdraw."""
+
+
+class Exchange(Protocol):
+    """One account at one exchange. Every call is bounded in time (EXCHANGE_TIMEOUT)."""
+
+    # Seconds after which an order that we sent, and that the exchange does not know, cannot arrive any more.
+    settle_time: float
+
+    async def place(self, order: OrderRequest) -> OrderReport:
+        """Sends the order, once.
+
+        Raises:
+            RejectedError, NotSentError, OutcomeUnknownError, CredentialsError.
+        """
+
+    async def find(self, client_order_id: str, symbol: str) -> OrderReport | None:
+        """Gives the order; None if the exchange says that it has none of this id.
+
+        Raises:
+            NotSentError: it did not answer, or not with that; ask again.
+        """
+
+    async def cancel(self, client_order_id: str, symbol: str) -> OrderReport | None:
+        """Cancels what is left of the order, and gives where it stands; None if the exchange has none."""
+
+    async def holding(self, symbol: str) -> Decimal | None:
+        """Gives the signed quantity that the account holds of the symbol; None where nobody can say."""
+
+    async def price(self, symbol: str) -> Decimal | None:
+        """Gives the last price of the symbol; None where nobody can say."""
+
+    async def equity(self) -> Decimal | None:
+        """Gives the account's equity in the quote asset; None where nobody can say."""
+
+    async def check_credentials(self) -> None:
+        """Looks at what the key may do.
+
+        Raises:
+            CredentialsError: the key is not accepted, or may withdraw.
+            NotSentError: the exchange did not answer.
+        """
+
+    async def close(self) -> None:
+        """Closes connections."""

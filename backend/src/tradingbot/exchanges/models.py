@@ -1,0 +1,62 @@
+"""Table exchange_accounts."""
+
+from decimal import Decimal
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKey, String, Text, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from tradingbot.core.amounts import AMOUNT
+from tradingbot.core.models import Base, Identified, Timestamped
+
+PAPER = "paper"
+
+
+class Mode(StrEnum):
+    """Whose money it is: nobody's (`paper`, `testnet`, `demo`) or yours (`live`)."""
+
+    PAPER = "paper"
+    TESTNET = "testnet"
+    DEMO = "demo"
+    LIVE = "live"
+
+
+class Market(StrEnum):
+    """What is traded."""
+
+    SPOT = "spot"
+    FUTURE = "future"
+
+
+class ExchangeAccount(Identified, Timestamped, Base):
+    """An account at an exchange; its credentials are AES-256-GCM envelopes (`tradingbot.core.crypto`).
+
+    `fee_rate` (a fraction: 0.001 is 0.1 %), `slippage_rate` (a fraction of the price) and `starting_equity`
+    (quote asset) are those of the paper exchange.
+    """
+
+    __tablename__ = "exchange_accounts"
+    __table_args__ = (
+        UniqueConstraint("user_id", "name"),
+        CheckConstraint("mode IN ('paper', 'testnet', 'demo', 'live')", name="mode_known"),
+        CheckConstraint("market IN ('spot', 'future')", name="market_known"),
+        CheckConstraint("(mode = 'paper') = (key_envelope IS NULL)", name="has_key_unless_paper"),
+        CheckConstraint("fee_rate >= 0 AND fee_rate < 1", name="fee_rate_is_fraction"),
+        CheckConstraint("slippage_rate >= 0 AND slippage_rate < 1", name="slippage_rate_is_fraction"),
+    )
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    name: Mapped[str] = mapped_column(String(100))
+    # `paper`, or the name of an exchange in ccxt.
+    exchange: Mapped[str] = mapped_column(String(32))
+    market: Mapped[str] = mapped_column(String(8), server_default=text("'spot'"))
+    mode: Mapped[str] = mapped_column(String(8))
+    key_envelope: Mapped[str | None] = mapped_column(Text)
+    secret_envelope: Mapped[str | None] = mapped_column(Text)
+    passphrase_envelope: Mapped[str | None] = mapped_column(Text)
+    fee_rate: Mapped[Decimal] = mapped_column(AMOUNT, server_default=text("0.001"))
+    slippage_rate: Mapped[Decimal] = mapped_column(AMOUNT, server_default=text("0"))
+    starting_equity: Mapped[Decimal] = mapped_column(AMOUNT, server_default=text("10000"))
+    # Whether the paper exchange asks a public price instead of taking the alert's.
+    live_price: Mapped[bool] = mapped_column(server_default=text("false"))

@@ -1,0 +1,1 @@
+"""Models that annotate or veto signals."""

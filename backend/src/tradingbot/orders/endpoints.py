@@ -1,0 +1,5 @@
+"""Endpoints under /orders."""
+
+from fastapi import APIRouter
+
+router = APIRouter(prefix="/orders", tags=["orders"])

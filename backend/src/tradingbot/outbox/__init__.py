@@ -1,0 +1,1 @@
+"""The durable queue between the web process and the worker: a table."""

@@ -1,0 +1,1 @@
+"""Positions and profit and loss of a strategy, from its fills."""

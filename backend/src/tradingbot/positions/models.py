@@ -1,0 +1,33 @@
+"""Table positions."""
+
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Index, String, UniqueConstraint, desc, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from tradingbot.core.amounts import AMOUNT
+from tradingbot.core.models import Base, Identified
+
+
+class Position(Identified, Base):
+    """What a strategy holds of a symbol: `quantity` is negative when short; money is in the quote asset."""
+
+    __tablename__ = "positions"
+    __table_args__ = (
+        UniqueConstraint("strategy_id", "symbol"),
+        Index("ix_positions_user_id_updated_at_id", "user_id", desc("updated_at"), desc("id")),
+    )
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    strategy_id: Mapped[UUID] = mapped_column(ForeignKey("strategies.id", ondelete="CASCADE"))
+    symbol: Mapped[str] = mapped_column(String(64))
+    quantity: Mapped[Decimal] = mapped_column(AMOUNT, server_default=text("0"))
+    average_price: Mapped[Decimal] = mapped_column(AMOUNT, server_default=text("0"))
+    # Before fees.
+    realised_pnl: Mapped[Decimal] = mapped_column(AMOUNT, server_default=text("0"))
+    fees: Mapped[Decimal] = mapped_column(AMOUNT, server_default=text("0"))
+    # Of the last fill.
+    last_price: Mapped[Decimal] = mapped_column(AMOUNT, server_default=text("0"))
+    updated_at: Mapped[datetime] = mapped_column(server_default=text("now()"))

@@ -1,0 +1,1 @@
+"""What may not be traded: limits, halts, and the refusals that came of them."""

@@ -1,0 +1,5 @@
+"""Endpoints under /risk."""
+
+from fastapi import APIRouter
+
+router = APIRouter(prefix="/risk", tags=["risk"])

@@ -1,0 +1,5 @@
+"""Endpoints under /strategies."""
+
+from fastapi import APIRouter
+
+router = APIRouter(prefix="/strategies", tags=["strategies"])
