@@ -9,6 +9,14 @@ from tradingbot.core.refusal import load
 from tradingbot.core.settings import Settings
 
 
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument(
+        "--wait", type=float, default=0, metavar="SECONDS", help="for each server (default 0)"
+    )
+    parser.set_defaults(run=run)
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Prints one line for each step; gives 1 if any failed."""
     settings = load(Settings)

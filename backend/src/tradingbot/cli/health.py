@@ -8,6 +8,11 @@ import sys
 _TIMEOUT = 3.0
 
 
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments: none."""
+    parser.set_defaults(run=run)
+
+
 def run(_arguments: argparse.Namespace) -> int:
     """Gives 0 if the server says that it is healthy."""
     connection = http.client.HTTPConnection(

@@ -15,6 +15,19 @@ from tradingbot.migrations.runner import BASE, MigrationSettings, migrate, revis
 _REVISION = re.compile(rf"^(\d{{4}}|{BASE})$")
 
 
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.description = "Brings the schema to head in one transaction, one process at a time."
+    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if not at head")
+    parser.add_argument(
+        "--downgrade", metavar="REVISION", type=revision, help="go back to a revision, or to 'base'"
+    )
+    parser.add_argument(
+        "--wait", type=float, default=30, metavar="SECONDS", help="for PostgreSQL (default 30)"
+    )
+    parser.set_defaults(run=run)
+
+
 def revision(text: str) -> str:
     """Reads a revision from the command line."""
     if not _REVISION.match(text):

@@ -1,0 +1,31 @@
+"""Arguments that several commands take."""
+
+import argparse
+
+from tradingbot.users.service import normalise_email
+
+
+def name(text: str) -> str:
+    """Reads a name from the command line."""
+    stripped = text.strip()
+    if not stripped or len(stripped) > 100 or not stripped.isprintable():
+        raise argparse.ArgumentTypeError("a name has 1 to 100 printable characters")
+    return stripped
+
+
+def email(text: str) -> str:
+    """Reads an e-mail address from the command line."""
+    try:
+        return normalise_email(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def add_owner(parser: argparse.ArgumentParser) -> None:
+    """Adds --user."""
+    parser.add_argument("--user", required=True, type=email, metavar="EMAIL", help="the owner")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Adds --json."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead")
