@@ -11,6 +11,7 @@ Check = Callable[[str], None]
 MIN_SECRET_KEY = 32
 MIN_WEBHOOK_SECRET = 16
 MIN_DISTINCT_CHARACTERS = 8
+KEY_BYTES = 32
 
 _HOW_TO_MAKE_ONE = 'make one with: python3 -c "import secrets; print(secrets.token_urlsafe(48))"'
 _HOW_TO_MAKE_A_KEY = (
@@ -39,15 +40,32 @@ def check_webhook_secret(value: str) -> None:
 
 
 def check_encryption_key(value: str) -> None:
-    """Raises ValueError unless `value` is 32 random bytes in (URL-safe) base64."""
+    """Raises ValueError unless `value` is 32 random bytes in base64.
+
+    The same rule as in the collection's preflight: what one accepts must not be refused by the other.
+    """
+    try:
+        raw = decode_key(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; {_HOW_TO_MAKE_A_KEY}") from None
+    # 32 random bytes are all ASCII once in 2**32: somebody has encoded a text.
+    if len(set(raw)) < MIN_DISTINCT_CHARACTERS or raw.isascii():
+        raise ValueError(f"is not random; {_HOW_TO_MAKE_A_KEY}")
+
+
+def decode_key(value: str) -> bytes:
+    """Gives the bytes of an encryption key.
+
+    Raises:
+        ValueError: not base64 (of either alphabet) of 32 bytes.
+    """
     try:
         raw = base64.b64decode(value.translate(str.maketrans("-_", "+/")), validate=True)
     except (binascii.Error, ValueError):
         raw = b""
-    if len(raw) != 32:
-        raise ValueError(f"must be 32 bytes in base64; {_HOW_TO_MAKE_A_KEY}")
-    if len(set(raw)) < MIN_DISTINCT_CHARACTERS or raw.isascii():
-        raise ValueError(f"is not random; {_HOW_TO_MAKE_A_KEY}")
+    if len(raw) != KEY_BYTES:
+        raise ValueError(f"must be {KEY_BYTES} bytes in base64")
+    return raw
 
 
 def check_database_url(value: str) -> None:
