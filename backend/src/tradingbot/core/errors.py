@@ -34,6 +34,12 @@ class NotFoundError(ProblemError):
     status = HTTPStatus.NOT_FOUND
 
 
+class ConflictError(ProblemError):
+    """It contradicts what there is already."""
+
+    status = HTTPStatus.CONFLICT
+
+
 class TooLargeError(ProblemError):
     """The body is larger than we read."""
 

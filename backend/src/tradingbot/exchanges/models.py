@@ -4,7 +4,7 @@ from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, String, Text, UniqueConstraint, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tradingbot.core.amounts import AMOUNT
@@ -44,6 +44,8 @@ class ExchangeAccount(Identified, Timestamped, Base):
         CheckConstraint("(mode = 'paper') = (key_envelope IS NULL)", name="has_key_unless_paper"),
         CheckConstraint("fee_rate >= 0 AND fee_rate < 1", name="fee_rate_is_fraction"),
         CheckConstraint("slippage_rate >= 0 AND slippage_rate < 1", name="slippage_rate_is_fraction"),
+        CheckConstraint("NOT is_default OR mode = 'paper'", name="default_is_paper"),
+        Index("uq_exchange_accounts_default", "user_id", unique=True, postgresql_where=text("is_default")),
     )
 
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
@@ -55,8 +57,12 @@ class ExchangeAccount(Identified, Timestamped, Base):
     key_envelope: Mapped[str | None] = mapped_column(Text)
     secret_envelope: Mapped[str | None] = mapped_column(Text)
     passphrase_envelope: Mapped[str | None] = mapped_column(Text)
+    # The end of the key, to recognise it by.
+    key_hint: Mapped[str | None] = mapped_column(String(4))
     fee_rate: Mapped[Decimal] = mapped_column(AMOUNT, server_default=text("0.001"))
     slippage_rate: Mapped[Decimal] = mapped_column(AMOUNT, server_default=text("0"))
     starting_equity: Mapped[Decimal] = mapped_column(AMOUNT, server_default=text("10000"))
     # Whether the paper exchange asks a public price instead of taking the alert's.
     live_price: Mapped[bool] = mapped_column(server_default=text("false"))
+    # The one that strategies without an account trade on.
+    is_default: Mapped[bool] = mapped_column(server_default=text("false"))

@@ -91,10 +91,12 @@ def upgrade() -> None:
         sa.Column("key_envelope", sa.Text(), nullable=True),
         sa.Column("secret_envelope", sa.Text(), nullable=True),
         sa.Column("passphrase_envelope", sa.Text(), nullable=True),
+        sa.Column("key_hint", sa.String(4), nullable=True),
         sa.Column("fee_rate", _AMOUNT, server_default=sa.text("0.001"), nullable=False),
         sa.Column("slippage_rate", _AMOUNT, server_default=sa.text("0"), nullable=False),
         sa.Column("starting_equity", _AMOUNT, server_default=sa.text("10000"), nullable=False),
         sa.Column("live_price", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("is_default", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         _id(),
         _created_at(),
         sa.CheckConstraint(
@@ -112,11 +114,21 @@ def upgrade() -> None:
             "slippage_rate >= 0 AND slippage_rate < 1",
             name=op.f("ck_exchange_accounts_slippage_rate_is_fraction"),
         ),
+        sa.CheckConstraint(
+            "NOT is_default OR mode = 'paper'", name=op.f("ck_exchange_accounts_default_is_paper")
+        ),
         sa.ForeignKeyConstraint(
             ["user_id"], ["users.id"], name=op.f("fk_exchange_accounts_user_id_users"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_exchange_accounts")),
         sa.UniqueConstraint("user_id", "name", name=op.f("uq_exchange_accounts_user_id_name")),
+    )
+    op.create_index(
+        "uq_exchange_accounts_default",
+        "exchange_accounts",
+        ["user_id"],
+        unique=True,
+        postgresql_where=sa.text("is_default"),
     )
     op.create_table(
         "retired_refresh_tokens",
