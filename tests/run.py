@@ -52,7 +52,7 @@ def stages() -> list[Stage]:
         Stage("lint docs", [["antsibull-changelog", "lint"], [sys.executable, "tests/tools/role_docs.py", "--check"]]),
         Stage(
             "lint backend",
-            [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy", "src", "tests"]],
+            [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy", "src", "tests", "tools"]],
             folder=BACKEND,
         ),
         Stage("unit", [["pytest", "-q", "-n", "2", "tests/unit"]]),

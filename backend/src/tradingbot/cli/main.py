@@ -35,6 +35,7 @@ COMMANDS = {
     "check": Command("check", "show what `serve` would find; exit code 1 if something fails"),
     "strategy": Command("strategies", "create a strategy, and print its webhook address once"),
     "api-key": Command("api_keys", "create an API key, and print it once"),
+    "model": Command("models", "list, verify and activate the models in MODELS_DIR"),
     "health": Command("health", "ask the server beside this; exit code 1 if it is ill", bare=True),
     "version": Command("version", "print the version", bare=True),
 }

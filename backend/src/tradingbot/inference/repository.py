@@ -1,0 +1,37 @@
+"""Queries on predictions, and on the alerts that they are made from."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select, tuple_
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tradingbot.inference.models import Prediction
+from tradingbot.signals.models import Signal
+
+
+async def last_alerts(session: AsyncSession, signal: Signal, count: int) -> Sequence[Signal]:
+    """Gives the last `count` signals of the strategy's symbol up to this one, the oldest first."""
+    statement = (
+        select(Signal)
+        .where(Signal.strategy_id == signal.strategy_id, Signal.symbol == signal.symbol)
+        .where(tuple_(Signal.received_at, Signal.id) <= (signal.received_at, signal.id))
+        .order_by(Signal.received_at.desc(), Signal.id.desc())
+        .limit(count)
+    )
+    return list(reversed((await session.execute(statement)).scalars().all()))
+
+
+async def insert_once(session: AsyncSession, values: dict[str, Any]) -> bool:
+    """Stores a prediction; gives False if the signal has one."""
+    statement = insert(Prediction).values(values).on_conflict_do_nothing(index_elements=["signal_id"])
+    return (await session.execute(statement.returning(Prediction.id))).scalar_one_or_none() is not None
+
+
+async def find(session: AsyncSession, signal_id: UUID) -> Prediction | None:
+    """Gives the prediction of a signal."""
+    return (
+        await session.execute(select(Prediction).where(Prediction.signal_id == signal_id))
+    ).scalar_one_or_none()

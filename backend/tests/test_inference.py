@@ -1,0 +1,243 @@
+"""Models: what they answer, how they are switched, and what is refused."""
+
+import asyncio
+import hashlib
+import pickle
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, external_data_helper, helper, numpy_helper
+
+from tests.tiny_lstm import NAME, change_manifest, make_model
+from tradingbot.cli.main import main
+from tradingbot.inference.manifest import ModelError
+from tradingbot.inference.models import PredictionStatus
+from tradingbot.inference.onnx_model import load_model
+from tradingbot.inference.registry import ModelRegistry, activate
+
+
+async def prepare(models_dir: Path, version: str, seed: int = 7) -> dict[str, Any]:
+    return await asyncio.to_thread(make_model, models_dir, version, seed)
+
+
+async def test_answer_is_the_one_that_numpy_computes(tmp_path: Path) -> None:
+    expected = await prepare(tmp_path, "1")
+    activate(tmp_path, NAME, "1")
+    answer = await ModelRegistry(tmp_path).predict(NAME, expected["rows"])
+    assert answer.status == PredictionStatus.OK
+    assert answer.probabilities is not None
+    given = [float(answer.probabilities[label]) for label in ("sell", "hold", "buy")]
+    assert given == pytest.approx(expected["output"], abs=1e-5)
+    assert answer.outcome == ("sell", "hold", "buy")[given.index(max(given))]
+    assert answer.version == "1"
+    assert answer.digest == hashlib.sha256((tmp_path / NAME / "1" / "model.onnx").read_bytes()).hexdigest()
+
+
+async def test_other_weights_answer_otherwise(tmp_path: Path) -> None:
+    one, two = await prepare(tmp_path, "1"), await prepare(tmp_path, "2", seed=8)
+    assert one["output"] != pytest.approx(two["output"], abs=1e-3)
+
+
+async def test_active_is_switched_without_restart(tmp_path: Path) -> None:
+    rows = (await prepare(tmp_path, "1"))["rows"]
+    await prepare(tmp_path, "2", seed=8)
+    registry = ModelRegistry(tmp_path)
+    assert (await registry.predict(NAME, rows)).status == PredictionStatus.DISABLED
+    for version in ("1", "2", "1"):
+        activate(tmp_path, NAME, version)
+        assert (await registry.predict(NAME, rows)).version == version
+    (tmp_path / NAME / "active").unlink()
+    answer = await registry.predict(NAME, rows)
+    assert (answer.status, answer.outcome, answer.probabilities) == (PredictionStatus.DISABLED, None, None)
+
+
+async def test_bad_model_keeps_the_old_one(tmp_path: Path) -> None:
+    rows = (await prepare(tmp_path, "1"))["rows"]
+    await prepare(tmp_path, "2", seed=8)
+    model = tmp_path / NAME / "2" / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-1] + b"\x00")
+    registry = ModelRegistry(tmp_path)
+    activate(tmp_path, NAME, "1")
+    assert (await registry.predict(NAME, rows)).version == "1"
+    (tmp_path / NAME / "active").write_text("2\n")
+    answer = await registry.predict(NAME, rows)
+    assert (answer.status, answer.version) == (PredictionStatus.OK, "1")
+    with pytest.raises(ModelError, match="SHA-256"):
+        activate(tmp_path, NAME, "2")
+
+
+async def test_bad_model_alone_gives_no_answer(tmp_path: Path) -> None:
+    rows = (await prepare(tmp_path, "1"))["rows"]
+    (tmp_path / NAME / "1" / "model.onnx").write_bytes(b"not a model")
+    (tmp_path / NAME / "active").write_text("1\n")
+    answer = await ModelRegistry(tmp_path).predict(NAME, rows)
+    assert (answer.status, answer.outcome) == (PredictionStatus.FAILED, None)
+    assert answer.reason is not None
+    assert "SHA-256" in answer.reason
+
+
+async def test_switching_while_predicting_never_fails(tmp_path: Path) -> None:
+    rows = (await prepare(tmp_path, "1"))["rows"]
+    await prepare(tmp_path, "2", seed=8)
+    activate(tmp_path, NAME, "1")
+    registry, seen = ModelRegistry(tmp_path), set()
+
+    async def switch() -> None:
+        for number in range(20):
+            await asyncio.to_thread(activate, tmp_path, NAME, str(number % 2 + 1))
+
+    async def ask() -> None:
+        for _ in range(60):
+            answer = await registry.predict(NAME, rows)
+            assert answer.status == PredictionStatus.OK
+            seen.add(answer.version)
+
+    await asyncio.gather(switch(), ask(), ask())
+    assert seen == {"1", "2"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sha256": "0" * 64}, "SHA-256"),
+        ({"version": "9"}, "that of"),
+        ({"format": 2}, "format"),
+        ({"window": 4}, "onnxruntime"),
+        ({"features": [{"name": "price"}, {"name": "volume"}]}, "onnxruntime"),
+        ({"features": [{"name": "price", "scale": 0}]}, "scale"),
+        ({"features": [{"name": "price"}, {"name": "price"}]}, "differ"),
+        ({"classes": ["buy", "sell"]}, "shape"),
+        ({"classes": ["up", "hold", "down"]}, "classes"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_manifest_that_does_not_fit(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    make_model(tmp_path, "1")
+    change_manifest(tmp_path, **changes)
+    with pytest.raises(ModelError, match=message):
+        load_model(tmp_path / NAME / "1")
+
+
+class _Exploit:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self._path,)
+
+
+def put_model(models_dir: Path, content: bytes) -> Path:
+    """Replaces the bytes of version 1, with the digest that fits them."""
+    make_model(models_dir, "1")
+    folder = models_dir / NAME / "1"
+    (folder / "model.onnx").write_bytes(content)
+    change_manifest(models_dir, sha256=hashlib.sha256(content).hexdigest())
+    return folder
+
+
+def test_pickle_is_not_unpickled(tmp_path: Path) -> None:
+    folder = put_model(tmp_path, pickle.dumps(_Exploit(tmp_path / "executed")))
+    with pytest.raises(ModelError, match="onnxruntime"):
+        load_model(folder)
+    assert not (tmp_path / "executed").exists()
+
+
+def constant_model(values: list[float], *, external: bool = False) -> bytes:
+    """A model that answers `values`, whatever it is asked."""
+    weights = numpy_helper.from_array(np.array([values], dtype=np.float32), "v")
+    if external:
+        external_data_helper.set_external_data(weights, "weights.bin")
+        weights.ClearField("raw_data")
+        weights.data_location = TensorProto.EXTERNAL
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0),
+        helper.make_node("Mul", ["s", "zero"], ["z"]),
+        helper.make_node("Add", ["v", "z"], ["y"]),
+    ]
+    zero = numpy_helper.from_array(np.array(0, dtype=np.float32), "zero")
+    graph = helper.make_graph(
+        nodes,
+        "constant",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])],
+        [weights, zero],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return bytes(model.SerializeToString())
+
+
+def test_weights_outside_of_the_hashed_bytes_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = constant_model([0.2, 0.3, 0.5], external=True)
+    assert onnx.load_from_string(content).graph.initializer[0].data_location == TensorProto.EXTERNAL
+    folder = put_model(tmp_path, content)
+    for place in (folder, tmp_path):
+        (place / "weights.bin").write_bytes(np.array([[0.2, 0.3, 0.5]], dtype=np.float32).tobytes())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("values", [[1.0, 1.0, 1.0], [2.0, -1.0, 0.0], [float("nan"), 0.5, 0.5]])
+def test_output_that_is_no_probability_is_refused(tmp_path: Path, values: list[float]) -> None:
+    with pytest.raises(ModelError, match="probabilities"):
+        load_model(put_model(tmp_path, constant_model(values)))
+
+
+async def test_constant_model_answers(tmp_path: Path) -> None:
+    put_model_in_thread = await asyncio.to_thread(put_model, tmp_path, constant_model([0.2, 0.3, 0.5]))
+    assert put_model_in_thread.is_dir()
+    activate(tmp_path, NAME, "1")
+    answer = await ModelRegistry(tmp_path).predict(NAME, [[1.0], [2.0], [3.0]])
+    assert answer.outcome == "buy"
+    assert answer.probabilities == {"sell": Decimal("0.2"), "hold": Decimal("0.3"), "buy": Decimal("0.5")}
+
+
+@pytest.mark.parametrize("rows", [[[1.0]], [[1.0], [float("nan")], [2.0]], [[1.0], [float("inf")], [2.0]]])
+async def test_rows_that_do_not_fit(tmp_path: Path, rows: list[list[float]]) -> None:
+    await prepare(tmp_path, "1")
+    activate(tmp_path, NAME, "1")
+    answer = await ModelRegistry(tmp_path).predict(NAME, rows)
+    assert (answer.status, answer.outcome, answer.version) == (PredictionStatus.FAILED, None, "1")
+
+
+@pytest.mark.parametrize("name", ["../tiny-lstm", "..", "a/b", "", "-x"])
+async def test_names_stay_in_the_folder(tmp_path: Path, name: str) -> None:
+    await prepare(tmp_path, "1")
+    activate(tmp_path, NAME, "1")
+    assert (await ModelRegistry(tmp_path / "x").predict(name, [])).status == PredictionStatus.DISABLED
+    with pytest.raises(ModelError):
+        activate(tmp_path, name, "1")
+
+
+@pytest.mark.parametrize("pointer", ["../../etc", "", "1 2", "x" * 300])
+async def test_pointer_that_names_no_version(tmp_path: Path, pointer: str) -> None:
+    await prepare(tmp_path, "1")
+    (tmp_path / NAME / "active").write_text(pointer)
+    assert (await ModelRegistry(tmp_path).predict(NAME, [])).status == PredictionStatus.FAILED
+
+
+def test_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MODELS_DIR", str(tmp_path))
+    assert main(["model", "list"]) == 0
+    assert "no models" in capsys.readouterr().out
+    make_model(tmp_path, "1")
+    make_model(tmp_path, "2", seed=8)
+    assert main(["model", "activate", NAME, "2"]) == 0
+    assert main(["model", "verify", NAME, "1"]) == 0
+    capsys.readouterr()
+    assert main(["model", "list"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [(line[1], line[2] == "yes") for line in lines] == [("1", False), ("2", True)]
+    change_manifest(tmp_path, window=0)
+    assert main(["model", "list"]) == 1
+    assert main(["model", "verify", NAME, "1"]) == 1
+    assert "window" in capsys.readouterr().err
+    assert main(["model", "activate", NAME, "9"]) == 1
