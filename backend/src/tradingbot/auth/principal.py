@@ -20,3 +20,4 @@ class Principal:
     scopes: frozenset[Scope]
     session_id: UUID | None = None
     is_admin: bool = False
+    api_key_id: UUID | None = None

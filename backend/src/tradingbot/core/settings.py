@@ -6,7 +6,10 @@ command asks only for what it needs: `tradingbot migrate` wants the database and
 
 import json
 import os
+import tempfile
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -24,6 +27,11 @@ from pydantic_settings.sources import SecretsSettingsSource
 from tradingbot.core import secret_policy
 
 DEFAULT_SECRETS_DIR = "/run/secrets"
+# Loopback, and networks that containers and their hosts live in (RFC 1918, RFC 4193).
+PRIVATE_NETWORKS = [
+    ip_network(network)
+    for network in ("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
+]
 
 
 def _checked(check: secret_policy.Check) -> AfterValidator:
@@ -38,6 +46,12 @@ class _Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_ignore_empty=True, extra="ignore", hide_input_in_errors=True, frozen=True
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def empty_is_unset(cls, values: Any) -> Any:
+        """A secret file that is empty stands for a secret that is not in use."""
+        return {name: value for name, value in values.items() if value != ""}
 
     @classmethod
     def settings_customise_sources(
@@ -113,9 +127,13 @@ class EventSettings(_Settings):
     """Live events over WebSocket. Times are in seconds."""
 
     websocket_ping_interval: PositiveFloat = 20.0
+    # Events of a user that a worker keeps for its clients; who is further behind reads from PostgreSQL.
     websocket_queue_size: PositiveInt = 100
+    websocket_send_timeout: PositiveFloat = 5.0
     websocket_idle_timeout: PositiveFloat = 3600.0
-    websocket_ticket_seconds: PositiveInt = 30
+    websocket_ticket_seconds: Annotated[int, Field(ge=1, le=30)] = 30
+    # Connections of one user to one worker.
+    websocket_max_per_user: PositiveInt = 20
     events_retention_days: PositiveInt = 30
     events_poll_interval: PositiveFloat = 2.0
 
@@ -136,6 +154,10 @@ class ObservabilitySettings(_Settings):
     sentry_dsn: SecretStr | None = None
     slow_query_ms: PositiveInt = 500
     slow_request_ms: PositiveInt = 1000
+    # Where web workers share their counts: a file system in memory, best of all.
+    metrics_dir: Path = Path(tempfile.gettempdir())
+    # Who may read /metrics at the web port.
+    metrics_networks: Annotated[list[IPv4Network | IPv6Network], NoDecode] = PRIVATE_NETWORKS
     # Addresses in Apprise's form, separated by blanks or line ends: they hold credentials.
     notify_urls: SecretStr | None = None
     notify_events: Annotated[list[Literal["fill", "refusal", "failure"]], NoDecode] = [
@@ -144,9 +166,9 @@ class ObservabilitySettings(_Settings):
         "failure",
     ]
 
-    @field_validator("notify_events", mode="before")
+    @field_validator("notify_events", "metrics_networks", mode="before")
     @classmethod
-    def split_events(cls, value: Any) -> Any:
+    def split(cls, value: Any) -> Any:
         """Accepts `fill,failure`."""
         return (
             [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
@@ -159,9 +181,21 @@ class WorkerSettings(_Settings):
     worker_concurrency: Annotated[int, Field(ge=1, le=64)] = 4
     worker_poll_interval: PositiveFloat = 1.0
     worker_metrics_port: Annotated[int, Field(ge=0, le=65535)] = 8002
+    # How often work that fails for a reason of ours is tried before its signal is given up.
+    worker_max_attempts: PositiveInt = 5
+    # The first pause after work that failed for now, and the longest; each is twice the one before.
+    worker_retry_delay: PositiveFloat = 0.5
+    worker_retry_longest: PositiveFloat = 30.0
+    # After SIGTERM: for what is being worked on.
+    worker_shutdown_timeout: PositiveFloat = 20.0
+    # Touched while the worker is alive and PostgreSQL answers it; see `tradingbot health worker`.
+    worker_health_file: Path = Path(gettempdir()) / "tradingbot-worker.alive"
+    worker_health_max_age: PositiveFloat = 60.0
     # From when on an exchange that knows nothing of an order that we sent cannot get it any more.
     order_settle_time: PositiveFloat = 10.0
     reconcile_interval: PositiveFloat = 5.0
+    # How often positions are compared with what the exchange holds.
+    reconcile_positions_interval: PositiveFloat = 60.0
 
 
 class ServerSettings(_Settings):

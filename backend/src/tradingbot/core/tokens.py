@@ -23,6 +23,7 @@ class TokenKind(StrEnum):
 
     API_KEY = "tbk"
     WEBHOOK = "tbw"
+    TICKET = "tbt"
 
 
 def new_token(kind: TokenKind) -> str:
