@@ -1,6 +1,6 @@
 """Money and quantities: exact decimals, as columns and in the API."""
 
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Annotated
 
 from pydantic import PlainSerializer
@@ -9,6 +9,18 @@ from sqlalchemy import Numeric
 PRECISION = 38
 SCALE = 18
 AMOUNT = Numeric(PRECISION, SCALE)
+# Holds the exact product of two amounts and some sums of them, so that only `to_scale` rounds.
+ARITHMETIC = Context(prec=4 * PRECISION, rounding=ROUND_HALF_EVEN)
+_UNIT = Decimal(1).scaleb(-SCALE)
+
+
+def to_scale(value: Decimal, rounding: str = ROUND_HALF_EVEN) -> Decimal:
+    """Rounds to the 18 decimal places that are stored; gives zero without a sign.
+
+    Raises:
+        decimal.InvalidOperation: more digits than any sum or product of amounts can have.
+    """
+    return ARITHMETIC.add(value.quantize(_UNIT, rounding=rounding, context=ARITHMETIC), Decimal(0))
 
 
 def plain(value: Decimal) -> str:

@@ -50,11 +50,16 @@ class Order(Identified, Timestamped, Base):
             name="state_known",
         ),
         CheckConstraint("quantity > 0", name="quantity_positive"),
-        CheckConstraint(
-            "filled_quantity >= 0 AND filled_quantity <= quantity", name="filled_within_quantity"
-        ),
+        # Not: at most the quantity. What an exchange filled is booked, even if it is more than was ordered.
+        CheckConstraint("filled_quantity >= 0", name="filled_not_negative"),
         Index("ix_orders_user_id_created_at_id", "user_id", desc("created_at"), desc("id")),
         Index("ix_orders_strategy_id_created_at", "strategy_id", "created_at"),
+        Index(
+            "ix_orders_cancelled",
+            "exchange_account_id",
+            "updated_at",
+            postgresql_where=text("state = 'cancelled'"),
+        ),
         Index(
             "ix_orders_open",
             "exchange_account_id",

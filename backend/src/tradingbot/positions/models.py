@@ -2,13 +2,21 @@
 
 from datetime import datetime
 from decimal import Decimal
+from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, String, UniqueConstraint, desc, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint, desc, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tradingbot.core.amounts import AMOUNT
 from tradingbot.core.models import Base, Identified
+
+
+class PriceSource(StrEnum):
+    """What a price was seen in."""
+
+    FILL = "fill"
+    SIGNAL = "signal"
 
 
 class Position(Identified, Base):
@@ -17,6 +25,7 @@ class Position(Identified, Base):
     __tablename__ = "positions"
     __table_args__ = (
         UniqueConstraint("strategy_id", "symbol"),
+        CheckConstraint("last_price_source IN ('fill', 'signal')", name="last_price_source_known"),
         Index("ix_positions_user_id_updated_at_id", "user_id", desc("updated_at"), desc("id")),
     )
 
@@ -28,6 +37,8 @@ class Position(Identified, Base):
     # Before fees.
     realised_pnl: Mapped[Decimal] = mapped_column(AMOUNT, server_default=text("0"))
     fees: Mapped[Decimal] = mapped_column(AMOUNT, server_default=text("0"))
-    # Of the last fill.
+    # The newest price that we have met, and where and when: a fill, or a signal that an order was decided on.
     last_price: Mapped[Decimal] = mapped_column(AMOUNT, server_default=text("0"))
+    last_price_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
+    last_price_source: Mapped[str] = mapped_column(String(8), server_default=text("'fill'"))
     updated_at: Mapped[datetime] = mapped_column(server_default=text("now()"))

@@ -42,7 +42,7 @@ _ADDED_COLUMNS = {
         "secret_hash",
         "exchange_account_id",
     ],
-    "signals": ["processed_at", "status_reason", "status"],
+    "signals": ["processed_at", "taken_at", "status_reason", "status"],
     "sessions": ["address", "user_agent", "last_used_at"],
     "api_keys": ["last_used_at", "scopes"],
 }
@@ -178,8 +178,13 @@ def upgrade() -> None:
         sa.Column("realised_pnl", _AMOUNT, server_default=sa.text("0"), nullable=False),
         sa.Column("fees", _AMOUNT, server_default=sa.text("0"), nullable=False),
         sa.Column("last_price", _AMOUNT, server_default=sa.text("0"), nullable=False),
+        sa.Column("last_price_at", _MOMENT, server_default=sa.text("now()"), nullable=False),
+        sa.Column("last_price_source", sa.String(8), server_default=sa.text("'fill'"), nullable=False),
         sa.Column("updated_at", _MOMENT, server_default=sa.text("now()"), nullable=False),
         _id(),
+        sa.CheckConstraint(
+            "last_price_source IN ('fill', 'signal')", name=op.f("ck_positions_last_price_source_known")
+        ),
         sa.ForeignKeyConstraint(
             ["strategy_id"],
             ["strategies.id"],
@@ -225,10 +230,7 @@ def upgrade() -> None:
             "state IN ('new', 'submitted', 'partially_filled', 'filled', 'cancelled', 'rejected', 'unknown')",
             name=op.f("ck_orders_state_known"),
         ),
-        sa.CheckConstraint(
-            "filled_quantity >= 0 AND filled_quantity <= quantity",
-            name=op.f("ck_orders_filled_within_quantity"),
-        ),
+        sa.CheckConstraint("filled_quantity >= 0", name=op.f("ck_orders_filled_not_negative")),
         sa.CheckConstraint("quantity > 0", name=op.f("ck_orders_quantity_positive")),
         sa.ForeignKeyConstraint(
             ["exchange_account_id"],
@@ -257,6 +259,12 @@ def upgrade() -> None:
         "orders",
         ["exchange_account_id"],
         postgresql_where=sa.text("state IN ('new', 'submitted', 'partially_filled', 'unknown')"),
+    )
+    op.create_index(
+        "ix_orders_cancelled",
+        "orders",
+        ["exchange_account_id", "updated_at"],
+        postgresql_where=sa.text("state = 'cancelled'"),
     )
     op.create_index("ix_orders_strategy_id_created_at", "orders", ["strategy_id", "created_at"])
     op.create_index(
@@ -412,6 +420,7 @@ def upgrade() -> None:
     )
     op.alter_column("signals", "status", server_default=sa.text("'queued'"))
     op.add_column("signals", sa.Column("status_reason", sa.String(500), nullable=True))
+    op.add_column("signals", sa.Column("taken_at", _MOMENT, nullable=True))
     op.add_column("signals", sa.Column("processed_at", _MOMENT, nullable=True))
     op.add_column("strategies", sa.Column("exchange_account_id", sa.Uuid(), nullable=True))
     op.add_column("strategies", sa.Column("secret_hash", sa.String(64), nullable=True))

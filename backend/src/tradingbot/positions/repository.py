@@ -1,0 +1,60 @@
+"""Queries on positions, and on what a fill changes."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tradingbot.orders.models import Fill, Order
+from tradingbot.positions.models import Position, PriceSource
+
+
+async def lock_order(session: AsyncSession, order_id: UUID) -> Order:
+    """Gives the order as it is stored, locked until the transaction ends."""
+    await session.flush()
+    statement = select(Order).where(Order.id == order_id).with_for_update()
+    return (await session.execute(statement.execution_options(populate_existing=True))).scalar_one()
+
+
+async def has_fill(session: AsyncSession, order_id: UUID, trade_id: str) -> bool:
+    """Tells whether this trade is booked; final under the order's lock."""
+    statement = select(Fill.id).where(Fill.order_id == order_id, Fill.exchange_trade_id == trade_id)
+    return (await session.execute(statement)).first() is not None
+
+
+async def insert_fill(session: AsyncSession, values: dict[str, Any]) -> Fill:
+    """Stores a fill."""
+    return (await session.execute(insert(Fill).values(values).returning(Fill))).scalar_one()
+
+
+async def lock_position(session: AsyncSession, user_id: UUID, strategy_id: UUID, symbol: str) -> Position:
+    """Gives the strategy's position in the symbol, made if there was none, locked until the end."""
+    values = {"user_id": user_id, "strategy_id": strategy_id, "symbol": symbol}
+    await session.execute(
+        insert(Position).values(values).on_conflict_do_nothing(index_elements=["strategy_id", "symbol"])
+    )
+    statement = select(Position).where(Position.strategy_id == strategy_id, Position.symbol == symbol)
+    statement = statement.with_for_update().execution_options(populate_existing=True)
+    return (await session.execute(statement)).scalar_one()
+
+
+async def mark(session: AsyncSession, strategy_id: UUID, symbol: str, price: Decimal, at: datetime) -> None:
+    """Notes a newer price of the symbol.
+
+    A position that is being changed is left alone: whoever changes it knows a price too, and waiting here for
+    a lock while holding others could end in a deadlock.
+    """
+    free = (
+        select(Position.id)
+        .where(Position.strategy_id == strategy_id, Position.symbol == symbol, Position.last_price_at < at)
+        .with_for_update(skip_locked=True)
+    )
+    await session.execute(
+        update(Position)
+        .where(Position.id.in_(free))
+        .values(last_price=price, last_price_at=at, last_price_source=PriceSource.SIGNAL)
+    )

@@ -1,0 +1,119 @@
+"""Positions as the API shows them. Amounts are decimal strings, times are UTC."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+from tradingbot.core.amounts import ARITHMETIC, Amount
+from tradingbot.positions.accounting import PositionState, unrealised_pnl
+from tradingbot.positions.models import Position, PriceSource
+
+_POSITION: dict[str, Any] = {
+    "id": "a9d3f7b1-5c51-4d0e-9b61-0c2f7f3f8e12",
+    "strategy_id": "6f1c2a54-7d7e-4b0b-8a55-0d8f6f6c1d11",
+    "symbol": "BTCUSDT",
+    "quantity": "0.5",
+    "average_price": "64251.3",
+    "realised_pnl": "0",
+    "fees": "32.12565",
+    "last_price": "64300",
+    "last_price_at": "2026-01-05T12:05:00Z",
+    "last_price_source": "signal",
+    "unrealised_pnl": "24.35",
+    "updated_at": "2026-01-05T12:00:01.400000Z",
+}
+_PERFORMANCE: dict[str, Any] = {
+    "strategy_id": "6f1c2a54-7d7e-4b0b-8a55-0d8f6f6c1d11",
+    "realised_pnl": "120",
+    "unrealised_pnl": "24.35",
+    "fees": "32.12565",
+    "net_pnl": "112.22435",
+}
+
+
+class PositionOut(BaseModel):
+    """What a strategy holds of a symbol: `quantity` is negative when short, 0 when it was closed.
+
+    Profits and losses are in the quote asset and before `fees`. `unrealised_pnl` is what closing at
+    `last_price` would realise: the newest price that was met in a fill or a signal, at `last_price_at`.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"example": _POSITION})
+
+    id: UUID
+    strategy_id: UUID
+    symbol: str
+    quantity: Amount
+    average_price: Amount
+    realised_pnl: Amount
+    fees: Amount
+    last_price: Amount
+    last_price_at: datetime
+    last_price_source: PriceSource
+    unrealised_pnl: Amount
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, position: Position) -> Self:
+        """Shows a stored position."""
+        state = PositionState(position.quantity, position.average_price)
+        return cls(
+            id=position.id,
+            strategy_id=position.strategy_id,
+            symbol=position.symbol,
+            quantity=position.quantity,
+            average_price=position.average_price,
+            realised_pnl=position.realised_pnl,
+            fees=position.fees,
+            last_price=position.last_price,
+            last_price_at=position.last_price_at,
+            last_price_source=PriceSource(position.last_price_source),
+            unrealised_pnl=unrealised_pnl(state, position.last_price),
+            updated_at=position.updated_at,
+        )
+
+
+class PositionPage(BaseModel):
+    """Positions, the last changed first; `next_cursor` gets the others, null at the end."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"items": [_POSITION], "next_cursor": None}})
+
+    items: list[PositionOut]
+    next_cursor: str | None
+
+
+class Performance(BaseModel):
+    """Profit and loss of a strategy since its first fill: `net_pnl` is realised + unrealised - fees.
+
+    Amounts are sums over its symbols in their quote assets, which are taken to be the same.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"example": _PERFORMANCE})
+
+    strategy_id: UUID
+    realised_pnl: Amount
+    unrealised_pnl: Amount
+    fees: Amount
+    net_pnl: Amount
+
+    @classmethod
+    def sum_of(cls, strategy_id: UUID, realised: Decimal, unrealised: Decimal, fees: Decimal) -> Self:
+        """Adds up."""
+        return cls(
+            strategy_id=strategy_id,
+            realised_pnl=realised,
+            unrealised_pnl=unrealised,
+            fees=fees,
+            net_pnl=ARITHMETIC.subtract(ARITHMETIC.add(realised, unrealised), fees),
+        )
+
+
+class Summary(BaseModel):
+    """Profit and loss by strategy."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"items": [_PERFORMANCE]}})
+
+    items: list[Performance]

@@ -1,0 +1,81 @@
+"""Books fills: the fill, the position and the order change in one transaction."""
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tradingbot.core.amounts import ARITHMETIC, to_scale
+from tradingbot.core.models import utc_now
+from tradingbot.events.service import EventType, record
+from tradingbot.exchanges.base import Trade
+from tradingbot.orders.models import Order, Side
+from tradingbot.orders.schemas import FillOut
+from tradingbot.positions import repository
+from tradingbot.positions.accounting import PositionState, apply_fill, average_fill_price
+from tradingbot.positions.models import Position, PriceSource
+from tradingbot.positions.schemas import PositionOut
+
+log = structlog.stdlib.get_logger("tradingbot.positions")
+
+
+async def apply(session: AsyncSession, order: Order, trade: Trade) -> bool:
+    """Books a trade of the order, once however often it is reported; tells whether it was new.
+
+    Locks the order, then the position. Changes `filled_quantity` and `average_price` of the order, not its
+    state. More than was ordered is booked too: it is what the account holds.
+
+    Raises:
+        ValueError: a trade whose quantity is not positive or whose price is negative.
+        sqlalchemy.exc.NoResultFound: there is no such order.
+    """
+    stored = await repository.lock_order(session, order.id)
+    if await repository.has_fill(session, stored.id, trade.trade_id):
+        return False
+    quantity, price, fee = to_scale(trade.quantity), to_scale(trade.price), to_scale(trade.fee)
+    position = await repository.lock_position(session, stored.user_id, stored.strategy_id, stored.symbol)
+    held = PositionState(position.quantity, position.average_price)
+    result = apply_fill(held, Side(stored.side), quantity, price)
+    fill = await repository.insert_fill(
+        session,
+        {
+            "user_id": stored.user_id,
+            "strategy_id": stored.strategy_id,
+            "order_id": stored.id,
+            "exchange_trade_id": trade.trade_id,
+            "symbol": stored.symbol,
+            "side": stored.side,
+            "quantity": quantity,
+            "price": price,
+            "fee": fee,
+            "fee_asset": trade.fee_asset,
+            "realised_pnl": result.realised_pnl,
+            "filled_at": trade.at,
+        },
+    )
+    now = utc_now()
+    position.quantity, position.average_price = result.position.quantity, result.position.average_price
+    position.realised_pnl = ARITHMETIC.add(position.realised_pnl, result.realised_pnl)
+    position.fees = ARITHMETIC.add(position.fees, fee)
+    position.updated_at = now
+    _see_price(position, trade)
+    stored.average_price = average_fill_price(
+        stored.filled_quantity, stored.average_price or price, quantity, price
+    )
+    stored.filled_quantity = ARITHMETIC.add(stored.filled_quantity, quantity)
+    stored.updated_at = now
+    await session.flush()
+    if stored.filled_quantity > stored.quantity:
+        log.warning("more was filled than ordered", order_id=str(stored.id), symbol=stored.symbol)
+    await record(
+        session, stored.user_id, EventType.FILL, FillOut.model_validate(fill).model_dump(mode="json")
+    )
+    await record(
+        session, stored.user_id, EventType.POSITION, PositionOut.of(position).model_dump(mode="json")
+    )
+    return True
+
+
+def _see_price(position: Position, trade: Trade) -> None:
+    is_first = position.last_price == 0
+    if is_first or trade.at >= position.last_price_at:
+        position.last_price, position.last_price_at = to_scale(trade.price), trade.at
+        position.last_price_source = PriceSource.FILL
