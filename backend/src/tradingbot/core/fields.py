@@ -1,0 +1,102 @@
+"""Types of fields that requests have in common."""
+
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+
+from tradingbot.core.amounts import PRECISION, SCALE, to_scale
+
+_LARGEST = Decimal(10) ** (PRECISION - SCALE)
+
+
+class RequestBody(BaseModel):
+    """A JSON object of a client: a member that we do not know is refused, as it may be a misspelt limit."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Changes(RequestBody):
+    """The body of a PATCH: only what is named changes; null clears what may be empty.
+
+    Members in `required` can be left out, but not be null.
+    """
+
+    required: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="after")
+    def keeps_what_is_required(self) -> Self:
+        for name in sorted(self.required & self.model_fields_set):
+            if getattr(self, name) is None:
+                raise ValueError(f"{name} cannot be null")
+        return self
+
+    def named(self) -> dict[str, Any]:
+        """Gives the members that the client named."""
+        return self.model_dump(exclude_unset=True)
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must have printable characters only")
+    return text
+
+
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+def _stored(value: Decimal) -> Decimal:
+    # Compared before it is rounded: rounding needs a bounded number of digits.
+    if not -_LARGEST < value < _LARGEST:
+        raise ValueError(f"must be smaller than 1e{PRECISION - SCALE}")
+    return to_scale(value)
+
+
+def _positive(value: Decimal) -> Decimal:
+    if value <= 0:
+        raise ValueError(f"must be at least 1e-{SCALE}")
+    return value
+
+
+def _fraction(value: Decimal) -> Decimal:
+    if not 0 <= value < 1:
+        raise ValueError("must be at least 0 and less than 1")
+    return value
+
+
+def _line(longest: int) -> Any:
+    return StringConstraints(strip_whitespace=True, min_length=1, max_length=longest)
+
+
+def _number(string_pattern: str, **limits: float) -> WithJsonSchema:
+    text = {"type": "string", "pattern": string_pattern}
+    return WithJsonSchema({"anyOf": [{"type": "number", **limits}, text]}, mode="validation")
+
+
+Name = Annotated[str, _line(100), AfterValidator(_printable)]
+Reason = Annotated[str, _line(500), AfterValidator(_printable)]
+# Amounts are numbers or, without loss, decimal strings; they are rounded to what is stored.
+_Stored = Annotated[
+    Decimal, Field(allow_inf_nan=False), BeforeValidator(_no_boolean), AfterValidator(_stored)
+]
+PositiveAmount = Annotated[
+    _Stored,
+    AfterValidator(_positive),
+    _number(r"^(?=.*[1-9])\d{1,20}(\.\d{1,18})?$", minimum=10.0**-SCALE, exclusiveMaximum=float(_LARGEST)),
+]
+# A part of a whole: 0.001 is 0.1 %.
+Fraction = Annotated[
+    _Stored, AfterValidator(_fraction), _number(r"^0(\.\d{1,18})?$", minimum=0, maximum=0.999999)
+]
