@@ -58,10 +58,10 @@ def _no_boolean(value: Any) -> Any:
 
 
 def _stored(value: Decimal) -> Decimal:
-    # Compared before it is rounded: rounding needs a bounded number of digits.
-    if not -_LARGEST < value < _LARGEST:
+    # Compared before it is rounded, which needs a bounded number of digits, and after, as it may have grown.
+    if not -_LARGEST < value < _LARGEST or not -_LARGEST < (rounded := to_scale(value)) < _LARGEST:
         raise ValueError(f"must be smaller than 1e{PRECISION - SCALE}")
-    return to_scale(value)
+    return rounded
 
 
 def _positive(value: Decimal) -> Decimal:
