@@ -9,6 +9,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from tradingbot import __version__
 from tradingbot.api_keys import endpoints as api_keys
 from tradingbot.auth import endpoints as auth
+from tradingbot.core import metrics_endpoint as metrics
 from tradingbot.core.context import Context
 from tradingbot.core.database import Database
 from tradingbot.core.logging import configure_logging
@@ -64,6 +65,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     ):
         api.include_router(domain.router)
     app.include_router(api)
+    app.include_router(metrics.router)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -73,7 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             expose_headers=["X-Request-ID"],
             max_age=600,
         )
-    app.add_middleware(RequestMiddleware)
+    app.add_middleware(RequestMiddleware, slow=settings.slow_request_ms / 1000)
     return app
 
 

@@ -9,6 +9,7 @@ import uvicorn
 from tradingbot.cli.steps import STEP_ERRORS, startup_steps
 from tradingbot.cli.supervisor import ForkingSupervisor
 from tradingbot.core.logging import configure_logging
+from tradingbot.core.metrics_files import shared_counts
 from tradingbot.core.refusal import load
 from tradingbot.core.settings import Settings
 
@@ -53,7 +54,8 @@ def run(_arguments: argparse.Namespace) -> int:
         timeout_graceful_shutdown=settings.shutdown_timeout,
         timeout_worker_healthcheck=30,
     )
-    ForkingSupervisor(config, [config.bind_socket()]).run()
+    with shared_counts(settings.metrics_dir):
+        ForkingSupervisor(config, [config.bind_socket()]).run()
     return 0
 
 

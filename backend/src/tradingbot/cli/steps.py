@@ -67,7 +67,11 @@ async def check_directories(settings: Settings) -> str:
     Raises:
         StepError: naming the first that cannot.
     """
-    for name, path in (("LOGS_DIR", settings.logs_dir), ("CACHE_DIR", settings.cache_dir)):
+    for name, path in (
+        ("LOGS_DIR", settings.logs_dir),
+        ("CACHE_DIR", settings.cache_dir),
+        ("METRICS_DIR", settings.metrics_dir),
+    ):
         _make(name, path)
         if not os.access(path, os.W_OK | os.X_OK):
             raise StepError(f"{name}={path} is not writable for uid {os.getuid()}")

@@ -15,6 +15,8 @@ from uvicorn import Config
 from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
+from tradingbot.core.metrics_files import forget_process
+
 
 class _ForkedProcess(Process):
     def __init__(self, config: Config, sockets: list[socket]) -> None:
@@ -24,7 +26,7 @@ class _ForkedProcess(Process):
 
 
 class ForkingSupervisor(Multiprocess):
-    """Uvicorn's supervisor, with forked first workers."""
+    """Uvicorn's supervisor, with forked first workers and gauges of those that live."""
 
     def init_processes(self) -> None:
         """Imports the application once, then starts the workers."""
@@ -35,3 +37,15 @@ class ForkingSupervisor(Multiprocess):
             process = _ForkedProcess(self.config, self.sockets)
             process.start()
             self.processes.append(process)
+        self._counted = self._pids()
+
+    def keep_subprocess_alive(self) -> None:
+        """Replaces workers that died, and takes those that are gone out of the gauges."""
+        super().keep_subprocess_alive()
+        there = self._pids()
+        for pid in self._counted - there:
+            forget_process(pid)
+        self._counted = there
+
+    def _pids(self) -> set[int]:
+        return {process.pid for process in self.processes if process.pid is not None}

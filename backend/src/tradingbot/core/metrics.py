@@ -12,17 +12,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import prometheus_client
 import sqlalchemy.event
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client import generate_latest as _generate_latest
-from prometheus_client import start_http_server as _start_http_server
-from sqlalchemy.pool import Pool
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import QueuePool
 from starlette.types import Scope
 
 from tradingbot import __version__
 from tradingbot.core.metrics_files import VARIABLE
 
-__all__ = ["CONTENT_TYPE_LATEST"]
+CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _SLOW = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -60,12 +60,17 @@ EXCHANGE_CALLS = Counter(
 EXCHANGE_SECONDS = Histogram(
     "tradingbot_exchange_call_seconds", "Time that exchanges took.", ["exchange", "operation"], buckets=_SLOW
 )
+# task: Task. Every worker tells the same of them: they are of the table, not of the process.
 OUTBOX_DEPTH = Gauge(
-    "tradingbot_outbox_rows", "Rows that wait in the outbox, or are worked on.", multiprocess_mode="max"
+    "tradingbot_outbox_rows",
+    "Rows that wait in the outbox, or are worked on.",
+    ["task"],
+    multiprocess_mode="max",
 )
 OUTBOX_OLDEST_SECONDS = Gauge(
     "tradingbot_outbox_oldest_seconds",
-    "Age of the oldest row of the outbox that is due.",
+    "Age of the oldest of these rows; 0 if there is none.",
+    ["task"],
     multiprocess_mode="max",
 )
 # kind: position, order.
@@ -75,7 +80,7 @@ RECONCILE_DIFFERENCES = Counter(
 # outcome: sent, failed, dropped, collapsed.
 NOTIFICATIONS = Counter("tradingbot_notifications", "Messages to people.", ["outcome"])
 
-# Both. pool: the name given to watch_pool.
+# Both. pool: the name given to watch_pool, or `intake`.
 POOL_IN_USE = Gauge(
     "tradingbot_database_connections_in_use",
     "Connections to PostgreSQL that are in use.",
@@ -137,18 +142,23 @@ def exchange_call(exchange: str, operation: str) -> Iterator[None]:
         EXCHANGE_SECONDS.labels(exchange, operation).observe(time.perf_counter() - started)
 
 
-def watch_pool(pool: Pool, name: str) -> None:
-    """Keeps the number of connections in use of SQLAlchemy's `pool`."""
+def watch_pool(engine: AsyncEngine, name: str) -> None:
+    """Keeps the number of the engine's connections that are in use; `name` is the label."""
     in_use = POOL_IN_USE.labels(name)
 
-    def out(*_arguments: Any) -> None:
-        in_use.inc()
+    def checked_out() -> int:
+        pool = engine.sync_engine.pool
+        return pool.checkedout() if isinstance(pool, QueuePool) else 0
 
-    def back(*_arguments: Any) -> None:
-        in_use.dec()
+    # Set, not added up: a connection that is lost may be given back without having been handed out.
+    def handed_out(*_arguments: Any) -> None:
+        in_use.set(checked_out())
 
-    sqlalchemy.event.listen(pool, "checkout", out)
-    sqlalchemy.event.listen(pool, "checkin", back)
+    def given_back(*_arguments: Any) -> None:  # told just before it is
+        in_use.set(max(checked_out() - 1, 0))
+
+    sqlalchemy.event.listen(engine.sync_engine, "checkout", handed_out)
+    sqlalchemy.event.listen(engine.sync_engine, "checkin", given_back)
 
 
 def set_build_info() -> None:
@@ -159,11 +169,11 @@ def set_build_info() -> None:
 def exposition() -> bytes:
     """Gives all metrics as text: those of all web workers, or else those of this process. Reads files."""
     if not os.environ.get(VARIABLE):
-        return _generate_latest(REGISTRY)
+        return prometheus_client.generate_latest(REGISTRY)
     registry = CollectorRegistry()
     collect: Any = importlib.import_module("prometheus_client.multiprocess").MultiProcessCollector
     collect(registry)
-    return _generate_latest(registry)
+    return prometheus_client.generate_latest(registry)
 
 
 def serve_metrics(port: int, address: str = "0.0.0.0") -> None:
@@ -173,4 +183,4 @@ def serve_metrics(port: int, address: str = "0.0.0.0") -> None:
         OSError: the port is taken.
     """
     if port:
-        _start_http_server(port, address)
+        prometheus_client.start_http_server(port, address)

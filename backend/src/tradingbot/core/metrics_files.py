@@ -7,6 +7,7 @@ at that variable once, when it is imported: nothing here imports it before the v
 import importlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,10 @@ def shared_counts(parent: Path) -> Iterator[Path]:
 
     Raises:
         OSError: it cannot be made.
+        RuntimeError: too late.
     """
+    if "prometheus_client" in sys.modules:
+        raise RuntimeError("prometheus_client is imported: it would count in memory")
     directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     os.environ[VARIABLE] = str(directory)
     try:

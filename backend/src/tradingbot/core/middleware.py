@@ -8,24 +8,27 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tradingbot.core.metrics import observe_request, route_of
 from tradingbot.core.problems import problem_response
 
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._\-]{8,64}$")
-_QUIET_PREFIX = "/api/v1/health"
+_QUIET_PREFIXES = ("/api/v1/health", "/metrics")
 
 log = structlog.stdlib.get_logger("tradingbot.http")
 
 
 class RequestMiddleware:
-    """Gives each request an id, logs it, and catches what nobody did.
+    """Gives each request an id, logs and counts it, and catches what nobody did.
 
-    The id is the proxy's X-Request-ID, if that is a sane one.
+    The id is the proxy's X-Request-ID, if that is a sane one. Requests that take `slow` seconds or longer are
+    logged as warnings.
 
     Nothing of an unexpected error but the request's id reaches the client.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, slow: float) -> None:
         self.app = app
+        self._slow = slow
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -52,9 +55,16 @@ class RequestMiddleware:
                 detail = "Something went wrong here. Quote the request_id when you report it."
                 await problem_response(500, detail)(scope, receive, send_with_id)
         finally:
-            if scope["type"] == "http" and not scope["path"].startswith(_QUIET_PREFIX):
-                duration = round((time.perf_counter() - started) * 1000, 1)
-                log.info("request", method=scope["method"], path=scope["path"], status=status, ms=duration)
+            if scope["type"] == "http":
+                self._account_for(scope, status, time.perf_counter() - started)
+
+    def _account_for(self, scope: Scope, status: int, seconds: float) -> None:
+        observe_request(route_of(scope), scope["method"], status, seconds)
+        fields = {"method": scope["method"], "path": scope["path"], "status": status}
+        if seconds >= self._slow:
+            log.warning("slow request", **fields, ms=round(seconds * 1000, 1))
+        elif not scope["path"].startswith(_QUIET_PREFIXES):
+            log.info("request", **fields, ms=round(seconds * 1000, 1))
 
 
 def _request_id(headers: Headers) -> str:

@@ -9,7 +9,6 @@ import os
 import tempfile
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from tempfile import gettempdir
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -189,7 +188,7 @@ class WorkerSettings(_Settings):
     # After SIGTERM: for what is being worked on.
     worker_shutdown_timeout: PositiveFloat = 20.0
     # Touched while the worker is alive and PostgreSQL answers it; see `tradingbot health worker`.
-    worker_health_file: Path = Path(gettempdir()) / "tradingbot-worker.alive"
+    worker_health_file: Path = Path(tempfile.gettempdir()) / "tradingbot-worker.alive"
     worker_health_max_age: PositiveFloat = 60.0
     # From when on an exchange that knows nothing of an order that we sent cannot get it any more.
     order_settle_time: PositiveFloat = 10.0
