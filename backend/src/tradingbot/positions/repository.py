@@ -1,16 +1,20 @@
 """Queries on positions, and on what a fill changes."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tradingbot.orders.models import Fill, Order
+from tradingbot.orders.models import OPEN_STATES, Fill, Order, Side
 from tradingbot.positions.models import Position, PriceSource
+
+# Written into the statement, so that PostgreSQL sees that the index of open orders will do.
+_OPEN = bindparam("open_states", OPEN_STATES, expanding=True, literal_execute=True)
 
 
 async def lock_order(session: AsyncSession, order_id: UUID) -> Order:
@@ -58,3 +62,26 @@ async def mark(session: AsyncSession, strategy_id: UUID, symbol: str, price: Dec
         .where(Position.id.in_(free))
         .values(last_price=price, last_price_at=at, last_price_source=PriceSource.SIGNAL)
     )
+
+
+async def list_open(session: AsyncSession, strategy_id: UUID) -> Sequence[Position]:
+    """Gives what the strategy holds."""
+    statement = select(Position).where(Position.strategy_id == strategy_id, Position.quantity != 0)
+    return (await session.execute(statement)).scalars().all()
+
+
+async def held_quantity(session: AsyncSession, strategy_id: UUID, symbol: str) -> Decimal:
+    """Gives the signed quantity that the strategy holds of the symbol."""
+    statement = select(Position.quantity).where(
+        Position.strategy_id == strategy_id, Position.symbol == symbol
+    )
+    return (await session.execute(statement)).scalar_one_or_none() or Decimal(0)
+
+
+async def pending_quantity(session: AsyncSession, strategy_id: UUID, symbol: str) -> Decimal:
+    """Gives the signed quantity that the strategy's open orders of the symbol may still fill."""
+    left = func.greatest(Order.quantity - Order.filled_quantity, Decimal(0))
+    statement = select(func.sum(case((Order.side == Side.BUY, left), else_=-left))).where(
+        Order.strategy_id == strategy_id, Order.symbol == symbol, Order.state.in_(_OPEN)
+    )
+    return (await session.execute(statement)).scalar_one() or Decimal(0)

@@ -1,5 +1,9 @@
 """Books fills: the fill, the position and the order change in one transaction."""
 
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -10,7 +14,7 @@ from tradingbot.exchanges.base import Trade
 from tradingbot.orders.models import Order, Side
 from tradingbot.orders.schemas import FillOut
 from tradingbot.positions import repository
-from tradingbot.positions.accounting import PositionState, apply_fill, average_fill_price
+from tradingbot.positions.accounting import PositionState, apply_fill, average_fill_price, unrealised_pnl
 from tradingbot.positions.models import Position, PriceSource
 from tradingbot.positions.schemas import PositionOut
 
@@ -72,6 +76,32 @@ async def apply(session: AsyncSession, order: Order, trade: Trade) -> bool:
         session, stored.user_id, EventType.POSITION, PositionOut.of(position).model_dump(mode="json")
     )
     return True
+
+
+async def expected_quantity(session: AsyncSession, strategy_id: UUID, symbol: str) -> Decimal:
+    """Gives the signed quantity that the strategy holds, with what its open orders will still add.
+
+    An order that is not known to have ended counts as if it will be filled.
+    """
+    held = await repository.held_quantity(session, strategy_id, symbol)
+    return ARITHMETIC.add(held, await repository.pending_quantity(session, strategy_id, symbol))
+
+
+async def unrealised_of(
+    session: AsyncSession, strategy_id: UUID, symbol: str, price: Decimal | None
+) -> Decimal:
+    """Gives the strategy's unrealised P&L: of `symbol` at `price`, if given, and else at last known prices."""
+    total = Decimal(0)
+    for position in await repository.list_open(session, strategy_id):
+        given = price if position.symbol == symbol else None
+        state = PositionState(position.quantity, position.average_price)
+        total = ARITHMETIC.add(total, unrealised_pnl(state, position.last_price if given is None else given))
+    return total
+
+
+async def mark(session: AsyncSession, strategy_id: UUID, symbol: str, price: Decimal, at: datetime) -> None:
+    """Notes that the symbol had this price, for the unrealised P&L that is shown; older news are left out."""
+    await repository.mark(session, strategy_id, symbol, price, at)
 
 
 def _see_price(position: Position, trade: Trade) -> None:

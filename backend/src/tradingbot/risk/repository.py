@@ -1,0 +1,88 @@
+"""Queries on what the rules look at, and on refusals."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import func, select, tuple_
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tradingbot.core.pagination import Cursor
+from tradingbot.orders.models import Fill, Order
+from tradingbot.risk.models import Refusal, Rule
+from tradingbot.signals.models import Signal
+
+
+class DayResult(NamedTuple):
+    """What fills realised before fees, and their fees, in the quote asset."""
+
+    realised: Decimal
+    fees: Decimal
+
+
+@dataclass(frozen=True)
+class RefusalFilter:
+    """Which refusals to list; None: all."""
+
+    strategy_id: UUID | None = None
+    symbol: str | None = None
+    rule: Rule | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+async def result_since(session: AsyncSession, strategy_id: UUID, since: datetime) -> DayResult:
+    """Adds up the strategy's fills from `since` on."""
+    statement = select(
+        func.coalesce(func.sum(Fill.realised_pnl), Decimal(0)), func.coalesce(func.sum(Fill.fee), Decimal(0))
+    ).where(Fill.strategy_id == strategy_id, Fill.filled_at >= since)
+    realised, fees = (await session.execute(statement)).one()
+    return DayResult(realised, fees)
+
+
+async def count_orders(session: AsyncSession, strategy_id: UUID, window: timedelta) -> int:
+    """Counts the orders that the strategy made in the last `window`, by the database's clock."""
+    statement = select(func.count()).where(
+        Order.strategy_id == strategy_id, Order.created_at > func.clock_timestamp() - window
+    )
+    return (await session.execute(statement)).scalar_one()
+
+
+async def insert_once(
+    session: AsyncSession, user_id: UUID, strategy_id: UUID, signal_id: UUID, rule: Rule, reason: str
+) -> Refusal | None:
+    """Stores a refusal; gives None if the signal has one."""
+    statement = insert(Refusal).values(
+        user_id=user_id, strategy_id=strategy_id, signal_id=signal_id, rule=rule, reason=reason
+    )
+    statement = statement.on_conflict_do_nothing(index_elements=["signal_id"])
+    return (await session.execute(statement.returning(Refusal))).scalar_one_or_none()
+
+
+async def list_of_user(
+    session: AsyncSession, user_id: UUID, chosen: RefusalFilter, limit: int, after: Cursor | None
+) -> Sequence[tuple[Refusal, str]]:
+    """Gives the user's refusals after the cursor with the symbols of their signals, the newest first."""
+    statement = (
+        select(Refusal, Signal.symbol)
+        .join(Signal, Signal.id == Refusal.signal_id)
+        .where(Refusal.user_id == user_id)
+    )
+    if chosen.strategy_id is not None:
+        statement = statement.where(Refusal.strategy_id == chosen.strategy_id)
+    if chosen.symbol is not None:
+        statement = statement.where(Signal.symbol == chosen.symbol)
+    if chosen.rule is not None:
+        statement = statement.where(Refusal.rule == chosen.rule)
+    if chosen.since is not None:
+        statement = statement.where(Refusal.created_at >= chosen.since)
+    if chosen.until is not None:
+        statement = statement.where(Refusal.created_at < chosen.until)
+    if after is not None:
+        statement = statement.where(tuple_(Refusal.created_at, Refusal.id) < (after.at, after.id))
+    statement = statement.order_by(Refusal.created_at.desc(), Refusal.id.desc()).limit(limit)
+    return [row._tuple() for row in await session.execute(statement)]
