@@ -30,6 +30,13 @@ SECRETS: dict[str, str] = {
 }
 """Every secret that the roles need, and its kind. A new secret is one more line."""
 
+OPTIONAL: dict[str, str | None] = {
+    "vault_backend_encryption_key_old": KEY,
+    "vault_backend_notify_urls": None,
+    "vault_backend_sentry_dsn": None,
+}
+"""Secrets that the roles take when they are given, and their kinds; None: somebody else issues them."""
+
 MIN_LENGTH = 32
 MIN_VARIETY = 10
 PASSWORD_LENGTH = 43  # 43 of 62 characters: 43 * log2(62) = 256 bit
@@ -124,16 +131,17 @@ def findings(
     *required* maps each name that must be there to its kind; other names are judged too, except for
     their strength. *inventory* is the path that the suggested commands name.
     """
-    kinds = SECRETS if required is None else required
+    needed = SECRETS if required is None else required
+    kinds = {**OPTIONAL, **needed}
     generate = f"ansible-playbook tradingbot.stack.secrets -i {inventory} --vault-password-file ~/.tradingbot-vault"
     edit = edit_command(inventory)
-    missing = [name for name in kinds if name not in values]
+    missing = [name for name in needed if name not in values]
     found = [{"what": ", ".join(missing), "why": "not set", "fix": generate}] if missing else []
     for name, value in values.items():
         why = reason(value, kinds.get(name))
         if why is None:
             continue
-        again = f" and delete its line, then: {generate}" if name in kinds else " and give its real value"
+        again = f" and delete its line, then: {generate}" if name in needed else " and give its real value"
         found.append({"what": name, "why": why, "fix": edit + again})
     return found + [
         {

@@ -58,6 +58,17 @@ def test_the_service_is_confined() -> None:
     assert {"start_period", "start_interval", "timeout", "retries"} < set(found["healthcheck"])
 
 
+def test_the_worker_differs_from_the_web_server_in_little() -> None:
+    both = fragment()["services"]
+    worker, web = both["worker"], both["backend"]
+    assert worker["command"] == ["tradingbot", "worker"]
+    assert worker["healthcheck"]["test"] == ["CMD", "tradingbot", "health", "worker"]
+    assert worker["deploy"]["resources"]["limits"] == {"cpus": "1", "memory": "512M", "pids": 256}
+    assert "ports" not in worker
+    own = {"command", "deploy", "healthcheck", "ports"}
+    assert {key: worker[key] for key in worker if key not in own} == {key: web[key] for key in web if key not in own}
+
+
 def test_it_is_published_on_loopback_unless_asked() -> None:
     assert service()["ports"] == ["127.0.0.1:8001:8001"]
     assert service(backend_publish=["10.0.0.6:8001:8001"])["ports"] == ["10.0.0.6:8001:8001"]
@@ -80,6 +91,7 @@ def test_mounts_are_three_folders_and_the_models_are_read_only() -> None:
 def test_secrets_are_files_and_nowhere_else() -> None:
     found = fragment()
     names = ["database_url", "redis_url", "secret_key", "webhook_secret", "encryption_key"]
+    names += ["encryption_key_old", "notify_urls", "sentry_dsn"]
     assert found["services"]["backend"]["secrets"] == names
     assert found["secrets"] == {name: {"file": f"/opt/tradingbot/secrets/{name}"} for name in names}
     text = str(found)
@@ -132,6 +144,11 @@ def test_a_built_image_is_named_after_its_sources(tmp_path: Path) -> None:
     name = service(backend_version="1.2.3")["image"]
     assert name.startswith("tradingbot-backend:1.2.3-")
     assert service(backend_version="1.2.3", backend_build_context=str(copy))["image"] == name
+    with_model = service(backend_version="1.2.3", backend_build_extras=["inference"])["image"]
+    assert with_model.startswith("tradingbot-backend:1.2.3-")
+    assert with_model != name
+    both = [service(backend_build_extras=extras)["image"] for extras in (["a", "b"], ["b", "a"])]
+    assert both[0] == both[1]
     (copy / "src" / "tradingbot" / "new.py").write_text("")
     assert service(backend_version="1.2.3", backend_build_context=str(copy))["image"] != name
 
@@ -162,6 +179,10 @@ def test_a_good_host_has_no_problem() -> None:
         ({"backend_memory_mb": 100000}, ["backend_memory_mb"]),
         ({"backend_cpus": 16}, ["backend_cpus"]),
         ({"backend_cpus": 0}, ["backend_cpus"]),
+        ({"backend_worker_memory_mb": 100000}, ["backend_worker_memory_mb"]),
+        ({"backend_worker_cpus": 16}, ["backend_worker_cpus"]),
+        ({"backend_models": [{"name": "m", "version": "1", "src": "/nowhere"}]}, ["backend_models"]),
+        ({"backend_models": [{"name": "m", "version": "1", "src": "/etc"}]}, []),
         ({"backend_public_url": "http://bot.example.com"}, ["backend_public_url"]),
         ({"backend_public_url": "http://bot.example.com", "backend_environment": "development"}, []),
         ({"backend_build_context": "/nowhere"}, ["backend_build_context"]),
