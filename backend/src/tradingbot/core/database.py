@@ -1,7 +1,7 @@
 """PostgreSQL: the engine, transactions, and what it means when it does not answer."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import asyncpg
@@ -66,6 +66,9 @@ class Database:
         self.engine = make_engine(settings)
         self._publish = publish
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False, autoflush=False)
+        self._single = async_sessionmaker(
+            self.engine.execution_options(isolation_level="AUTOCOMMIT"), autoflush=False
+        )
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
@@ -74,21 +77,38 @@ class Database:
         Raises:
             UnavailableError: PostgreSQL does not answer, has no free connection for us, or cannot write.
         """
-        try:
+        with _unavailable_told():
             async with self._sessions.begin() as session:
                 yield session
             recorded = session.info.pop(RECORDED_EVENTS, None)
             if recorded and self._publish is not None:
                 self._publish(recorded)
-        except (*_CONNECTION_ERRORS, sqlalchemy.exc.DBAPIError) as error:
-            if not is_unavailable(error):
-                raise
-            log.warning("PostgreSQL is not available", reason=type(error).__name__)
-            raise UnavailableError("The database does not answer.") from None
+
+    @asynccontextmanager
+    async def single(self) -> AsyncIterator[AsyncSession]:
+        """For a single statement that is its own transaction: saves two ways to the server and back.
+
+        Raises:
+            UnavailableError: as `transaction`.
+        """
+        with _unavailable_told():
+            async with self._single() as session:
+                yield session
 
     async def close(self) -> None:
         """Closes all connections."""
         await self.engine.dispose()
+
+
+@contextmanager
+def _unavailable_told() -> Iterator[None]:
+    try:
+        yield
+    except (*_CONNECTION_ERRORS, sqlalchemy.exc.DBAPIError) as error:
+        if not is_unavailable(error):
+            raise
+        log.warning("PostgreSQL is not available", reason=type(error).__name__)
+        raise UnavailableError("The database does not answer.") from None
 
 
 def is_unavailable(error: BaseException) -> bool:

@@ -52,6 +52,15 @@ class UnprocessableError(ProblemError):
     status = HTTPStatus.UNPROCESSABLE_ENTITY
 
 
+class TooManyRequestsError(ProblemError):
+    """Tried too often; `retry_after` (seconds) later it may be tried again."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+
+    def __init__(self, detail: str, *, retry_after: int, **extensions: Any) -> None:
+        super().__init__(detail, headers={"Retry-After": str(retry_after)}, **extensions)
+
+
 class UnavailableError(ProblemError):
     """Something that we need does not answer; the same request may succeed later."""
 

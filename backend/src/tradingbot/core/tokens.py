@@ -24,6 +24,7 @@ class TokenKind(StrEnum):
     API_KEY = "tbk"
     WEBHOOK = "tbw"
     TICKET = "tbt"
+    REFRESH = "tbr"
 
 
 def new_token(kind: TokenKind) -> str:
@@ -45,6 +46,11 @@ def is_well_formed(token: str, kind: TokenKind) -> bool:
 def hash_token(token: str, key: str) -> str:
     """Gives what is stored of `token`, in hexadecimal."""
     return hmac.new(key.encode(), token.encode(), hashlib.sha256).hexdigest()
+
+
+def derive_key(key: str, purpose: str) -> bytes:
+    """Gives a key of 32 bytes for one purpose: who knows it learns nothing of `key` or of other purposes."""
+    return hmac.digest(key.encode(), f"tradingbot {purpose}".encode(), "sha256")
 
 
 def _checksum(body: str) -> str:
