@@ -28,8 +28,19 @@ $(VENV)/.installed: requirements.txt
 lock: ## Pin requirements.in into requirements.txt (needs uv)
 	uv pip compile --generate-hashes --universal --python-version 3.11 --no-header -q requirements.in -o requirements.txt
 
+MODEL_VENV := .cache/model-venv
+
+$(MODEL_VENV)/.installed: backend/requirements-tools.txt
+	@echo "== tools: installing what makes the demo's model into $(MODEL_VENV)"
+	@$(PYTHON) -m venv $(MODEL_VENV)
+	@$(MODEL_VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r backend/requirements-tools.txt
+	@touch $@
+
+.cache/models/tiny-lstm/1/manifest.json: $(MODEL_VENV)/.installed backend/tools/make_tiny_lstm.py
+	@$(MODEL_VENV)/bin/python backend/tools/make_tiny_lstm.py .cache/models >/dev/null
+
 .PHONY: demo
-demo: venv ## A throwaway host with the whole stack on https://127.0.0.1:8443 (DEMO_HTTP_PORT, DEMO_HTTPS_PORT)
+demo: venv .cache/models/tiny-lstm/1/manifest.json ## A throwaway host with the whole stack on https://127.0.0.1:8443 (DEMO_HTTP_PORT, DEMO_HTTPS_PORT)
 	@$(BIN)/python -m tests.testbed.demo up
 
 .PHONY: demo-down
@@ -47,7 +58,7 @@ $(BACKEND_VENV)/.installed: backend/requirements-dev.txt backend/requirements-bu
 	@touch $@
 
 .PHONY: test
-test: venv $(BACKEND_VENV)/.installed ## All checks: lint, unit, backend, and the scenarios on real hosts (STAGES="lint unit" for some)
+test: venv $(BACKEND_VENV)/.installed .cache/models/tiny-lstm/1/manifest.json ## All checks: lint, unit, backend, and the scenarios on real hosts (STAGES="lint unit" for some)
 	@$(BIN)/python tests/run.py $(STAGES)
 
 .PHONY: bench
