@@ -66,3 +66,8 @@ class ExchangeAccount(Identified, Timestamped, Base):
     live_price: Mapped[bool] = mapped_column(server_default=text("false"))
     # The one that strategies without an account trade on.
     is_default: Mapped[bool] = mapped_column(server_default=text("false"))
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether there is a key to show to the exchange."""
+        return self.key_envelope is not None
