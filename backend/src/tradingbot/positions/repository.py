@@ -6,15 +6,17 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam, case, func, select, update
+from sqlalchemy import BindParameter, bindparam, case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tradingbot.orders.models import OPEN_STATES, Fill, Order, Side
+from tradingbot.orders.models import OPEN_STATES, Fill, Order, OrderState, Side
 from tradingbot.positions.models import Position, PriceSource
 
 # Written into the statement, so that PostgreSQL sees that the index of open orders will do.
-_OPEN = bindparam("open_states", OPEN_STATES, expanding=True, literal_execute=True)
+_OPEN: BindParameter[tuple[OrderState, ...]] = bindparam(
+    "open_states", OPEN_STATES, expanding=True, literal_execute=True
+)
 
 
 async def lock_order(session: AsyncSession, order_id: UUID) -> Order:

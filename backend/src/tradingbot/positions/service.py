@@ -90,7 +90,7 @@ async def expected_quantity(session: AsyncSession, strategy_id: UUID, symbol: st
 async def unrealised_of(
     session: AsyncSession, strategy_id: UUID, symbol: str, price: Decimal | None
 ) -> Decimal:
-    """Gives the strategy's unrealised P&L: of `symbol` at `price`, if given, and else at last known prices."""
+    """Gives the strategy's unrealised P&L: of `symbol` at `price` if given, else at last known prices."""
     total = Decimal(0)
     for position in await repository.list_open(session, strategy_id):
         given = price if position.symbol == symbol else None
