@@ -13,7 +13,8 @@ from stack import COMPOSE, output_of, run_on, services, wait_until
 
 from tests.testbed import hosts
 
-USERS = {"postgres": "70:70", "redis": "999:1000", "backend": "10001:10001", "nginx": "101:101"}
+APPUSER = "10001:10001"
+USERS = {"postgres": "70:70", "redis": "999:1000", "backend": APPUSER, "worker": APPUSER, "nginx": "101:101"}
 # Read on the host, so that no tool of an image is needed.
 STATUS = """
 import json, sys

@@ -24,6 +24,7 @@ name = f"tradingbot-{service}-1"
 redis = 'REDISCLI_AUTH="$(cat /run/secrets/redis_health_password)" redis-cli --user health --no-auth-warning ping'
 commands = {
     "postgres": ["docker", "exec", name, "pg_isready", "-q", "-h", "127.0.0.1"],
+    "worker": ["docker", "exec", name, "tradingbot", "health", "worker"],
     "redis": ["docker", "exec", name, "sh", "-c", redis + " | grep -qx PONG"],
 }
 urls = {"backend": "http://127.0.0.1:8001/api/v1/health", "nginx": "https://127.0.0.1/api/v1/health"}
@@ -111,7 +112,7 @@ def stopped(machine: hosts.Host, request: pytest.FixtureRequest) -> Iterator[str
 
 
 @pytest.mark.parametrize("victim", ["service", "container"])
-@pytest.mark.parametrize("service", ["postgres", "redis", "backend", "nginx"])
+@pytest.mark.parametrize("service", ["postgres", "redis", "backend", "worker", "nginx"])
 def test_a_killed_service_is_back_within_five_seconds(
     machine: hosts.Host, https_url: str, api_key: str, earlier: str, service: str, victim: str
 ) -> None:
