@@ -12,6 +12,7 @@ from tradingbot.auth import endpoints as auth
 from tradingbot.core import metrics_endpoint as metrics
 from tradingbot.core.context import Context
 from tradingbot.core.database import Database
+from tradingbot.core.direct_route import add_direct_routes
 from tradingbot.core.logging import configure_logging
 from tradingbot.core.middleware import RequestMiddleware
 from tradingbot.core.openapi import Application
@@ -25,11 +26,13 @@ from tradingbot.events.publisher import EventPublisher
 from tradingbot.exchanges import endpoints as exchanges
 from tradingbot.health import endpoints as health
 from tradingbot.orders import endpoints as orders
+from tradingbot.outbox.waker import Waker
 from tradingbot.positions import endpoints as positions
 from tradingbot.risk import endpoints as risk
 from tradingbot.signals import endpoints as signals
 from tradingbot.strategies import endpoints as strategies
 from tradingbot.webhooks import endpoints as webhooks
+from tradingbot.webhooks.intake import Intake
 
 API_PREFIX = "/api/v1"
 
@@ -49,10 +52,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     install_error_handlers(app)
+    add_direct_routes(app, API_PREFIX, [*health.direct, *webhooks.direct])
     api = APIRouter(prefix=API_PREFIX)
     for domain in (
         health,
-        webhooks,
         auth,
         api_keys,
         exchanges,
@@ -85,13 +88,19 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
         redis = make_redis(settings)
         publisher, hub = EventPublisher(redis), EventHub(redis, settings.websocket_queue_size)
         database = Database(settings, publisher.publish_all)
-        app.state.context = Context(settings, database, redis, publisher, hub)
+        waker = Waker(settings)
+        intake = Intake(settings, waker)
+        app.state.context = Context(settings, database, redis, publisher, hub, intake)
         publisher.start()
         hub.start()
+        waker.start()
+        intake.start()
         try:
             yield
         finally:
             await hub.close()
+            await intake.close()
+            await waker.close()
             await publisher.close()
             await redis.aclose()
             await database.close()

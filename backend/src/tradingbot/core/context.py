@@ -11,6 +11,7 @@ from tradingbot.core.database import Database
 from tradingbot.core.settings import Settings
 from tradingbot.events.hub import EventHub
 from tradingbot.events.publisher import EventPublisher
+from tradingbot.webhooks.intake import Intake
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Context:
     redis: Redis
     publisher: EventPublisher
     hub: EventHub
+    intake: Intake
 
 
 def get_context(connection: HTTPConnection) -> Context:

@@ -110,6 +110,10 @@ class IntakeSettings(_Settings):
     webhook_dedup_window: PositiveInt = 60
     # Seconds; older alerts (by `timenow`) are refused, unless the strategy says otherwise.
     webhook_max_age: PositiveInt = 300
+    # Seconds that `timenow` may be ahead of our clock.
+    webhook_max_skew: PositiveInt = 60
+    # Connections to PostgreSQL of each web process that alerts are stored by.
+    webhook_connections: Annotated[int, Field(ge=1, le=16)] = 2
 
 
 class AuthSettings(_Settings):

@@ -1,9 +1,10 @@
 """GET /health and /health/ready."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from tradingbot.core.context import ContextDep
+from tradingbot.core.direct_route import DirectEndpoint
 from tradingbot.core.errors import UnavailableError
 from tradingbot.core.problems import documented
 from tradingbot.health import service
@@ -14,10 +15,12 @@ router = APIRouter(prefix="/health", tags=["health"])
 _HEALTHY = Health().model_dump_json().encode()
 
 
-@router.get("", response_model=Health)
-async def health() -> Response:
+async def health(_request: Request) -> Response:
     """Answers as long as the process does; asks nothing else."""
     return Response(_HEALTHY, media_type="application/json")
+
+
+direct = [DirectEndpoint("/health", health, {"response_model": Health, "tags": ["health"]})]
 
 
 @router.get("/ready", response_model=Readiness, responses=documented(503))

@@ -10,33 +10,23 @@
 """
 
 import hashlib
-from collections.abc import Sequence
-from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from datetime import datetime
+from typing import Any
 
 from tradingbot.core.strict_json import dumps
 from tradingbot.webhooks.schemas import Alert
 
-
-class DedupKey(NamedTuple):
-    """`key` is stored. With a window, look also for the `recent` ones received after `since`."""
-
-    key: str
-    lock: str | None = None
-    recent: Sequence[str] = ()
-    since: datetime | None = None
+# A key that begins so holds its signal for the window only, and is then given up to a later one.
+CONTENT = "body:"
 
 
-def dedup_key(alert: Alert, payload: dict[str, Any], now: datetime, window: int) -> DedupKey:
-    """Gives the key under which this alert is stored once."""
+def dedup_key(alert: Alert, payload: dict[str, Any]) -> str:
+    """Gives the key that the strategy has once."""
     if alert.id is not None:
-        return DedupKey(f"id:{_digest(alert.id)}")
+        return f"id:{_digest(alert.id)}"
     if alert.order_id is not None and alert.timenow is not None:
-        return DedupKey(f"order:{_digest(_order(alert, alert.order_id, alert.timenow))}")
-    content = f"body:{_digest(dumps(payload))}"
-    bucket = int(now.timestamp()) // window
-    keys = [f"{content}:{bucket}", f"{content}:{bucket - 1}"]
-    return DedupKey(keys[0], content, keys, now - timedelta(seconds=window))
+        return f"order:{_digest(_order(alert, alert.order_id, alert.timenow))}"
+    return f"{CONTENT}{_digest(dumps(payload))}"
 
 
 def _order(alert: Alert, order_id: str, moment: datetime) -> str:

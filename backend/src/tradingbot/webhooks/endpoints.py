@@ -1,65 +1,77 @@
 """POST /webhooks/tradingview/{token}."""
 
-from typing import Annotated, Any
+from http import HTTPStatus
+from typing import Any
 
-from fastapi import APIRouter, Path, Request, Response, status
+from fastapi import Request, Response
 
 from tradingbot.core.body import read_body
-from tradingbot.core.context import Context, ContextDep
-from tradingbot.core.errors import UnavailableError
+from tradingbot.core.context import get_context
+from tradingbot.core.direct_route import DirectEndpoint
+from tradingbot.core.errors import ProblemError
+from tradingbot.core.metrics import SIGNALS_RECEIVED
+from tradingbot.core.models import utc_now
 from tradingbot.core.problems import documented
-from tradingbot.core.tasks import within
-from tradingbot.events.schemas import signal_event
 from tradingbot.webhooks import service
-from tradingbot.webhooks.parsing import ParsedAlert, parse_alert
+from tradingbot.webhooks.parsing import parse_alert
 from tradingbot.webhooks.schemas import Alert, Receipt
 
-router = APIRouter(prefix="/webhooks", tags=["webhooks"])
+_STATUS = {"accepted": HTTPStatus.ACCEPTED, "duplicate": HTTPStatus.OK}
+_PROBLEMS = {403: "forbidden", 404: "unknown", 413: "too_large", 422: "invalid", 503: "unavailable"}
+_OUTCOMES = (*_STATUS, *_PROBLEMS.values(), "stale")
+_RECEIVED = {outcome: SIGNALS_RECEIVED.labels(outcome) for outcome in _OUTCOMES}
 
-_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"model": Receipt, "description": "Already stored"},
-    **documented(403, 404, 413, 422, 503),
+
+async def receive_alert(request: Request) -> Response:
+    """Stores an alert, and answers once it is committed: 202 for a new one, 200 for one already stored."""
+    received_at = utc_now()
+    context = get_context(request)
+    token = request.path_params["token"]
+    try:
+        service.require_well_formed(token)
+        body = await read_body(request, context.settings.webhook_max_bytes)
+        receipt = await service.receive(
+            context.intake, token, parse_alert(body), received_at, context.settings
+        )
+    except service.StaleError:
+        _RECEIVED["stale"].inc()
+        raise
+    except ProblemError as error:
+        _RECEIVED[_PROBLEMS[error.status]].inc()
+        raise
+    _RECEIVED[receipt.status].inc()
+    content = f'{{"id":"{receipt.id}","status":"{receipt.status}"}}'
+    return Response(content, _STATUS[receipt.status], media_type="application/json")
+
+
+_TOKEN = {
+    "name": "token",
+    "in": "path",
+    "required": True,
+    "description": "Shown once, when the strategy is made or its token rotated.",
+    "schema": {"type": "string", "maxLength": 200},
 }
 _BODY = {
-    "requestBody": {
-        "required": True,
-        "description": "JSON, whatever its content type.",
-        "content": {"application/json": {"schema": Alert.model_json_schema()}},
-    }
+    "required": True,
+    "description": "JSON, whatever its content type.",
+    "content": {"application/json": {"schema": Alert.model_json_schema()}},
+}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"model": Receipt, "description": "Already stored"},
+    **documented(400, 403, 404, 413, 422, 503),
 }
 
-
-@router.post(
-    "/tradingview/{token}",
-    status_code=status.HTTP_202_ACCEPTED,
-    responses=_RESPONSES,
-    openapi_extra=_BODY,
-)
-async def receive_alert(
-    context: ContextDep,
-    request: Request,
-    response: Response,
-    token: Annotated[str, Path(max_length=200, description="From `tradingbot strategy create`.")],
-) -> Receipt:
-    """Stores an alert, and answers once it is committed: 202 for a new one, 200 for one already stored."""
-    service.require_well_formed(token)
-    body = await read_body(request, context.settings.webhook_max_bytes)
-    parsed = parse_alert(body)
-    service.check_secret(parsed.alert.secret, context.settings.webhook_secret.get_secret_value())
-    try:
-        outcome = await within(context.settings.webhook_timeout, _store(context, token, parsed))
-    except TimeoutError:
-        raise UnavailableError("The database took too long.") from None
-    if outcome.signal is None:
-        response.status_code = status.HTTP_200_OK
-    else:
-        context.publisher.publish(signal_event(outcome.strategy.user_id, outcome.signal))
-    return outcome.receipt
-
-
-async def _store(context: Context, token: str, parsed: ParsedAlert) -> service.Outcome:
-    settings = context.settings
-    async with context.database.transaction() as session:
-        return await service.receive(
-            session, token, parsed, settings.secret_key.get_secret_value(), settings.webhook_dedup_window
-        )
+direct = [
+    DirectEndpoint(
+        "/webhooks/tradingview/{token}",
+        receive_alert,
+        {
+            "methods": ["POST"],
+            "status_code": HTTPStatus.ACCEPTED,
+            "response_model": Receipt,
+            "responses": _RESPONSES,
+            "tags": ["webhooks"],
+            "openapi_extra": {"parameters": [_TOKEN], "requestBody": _BODY},
+        },
+    )
+]

@@ -106,5 +106,9 @@ class Alert(BaseModel):
 class Receipt(BaseModel):
     """The alert is stored: just now, or by an earlier delivery of the same alert."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"id": "0b9f6c3e-0f0e-4a86-9c0f-2a1f7a3f5b1d", "status": "accepted"}}
+    )
+
     id: UUID
     status: Literal["accepted", "duplicate"]

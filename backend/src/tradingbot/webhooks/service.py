@@ -1,38 +1,22 @@
-"""Stores an alert once."""
+"""From an alert to the answer that its sender gets."""
 
 import hmac
-from typing import Any, NamedTuple
+from datetime import datetime
+from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
-from tradingbot.core.errors import ForbiddenError, NotFoundError
-from tradingbot.core.models import utc_now
+from tradingbot.core import strict_json
+from tradingbot.core.errors import ForbiddenError, NotFoundError, UnprocessableError
+from tradingbot.core.settings import Settings
 from tradingbot.core.tokens import TokenKind, hash_token, is_well_formed
-from tradingbot.signals import repository as signals
-from tradingbot.signals.schemas import SignalOut
-from tradingbot.strategies import repository as strategies
-from tradingbot.strategies.repository import StrategyRef
-from tradingbot.webhooks.deduplication import DedupKey, dedup_key
+from tradingbot.webhooks.deduplication import dedup_key
+from tradingbot.webhooks.intake import Intake
 from tradingbot.webhooks.parsing import ParsedAlert
+from tradingbot.webhooks.repository import NewAlert, Verdict
 from tradingbot.webhooks.schemas import Receipt
 
 
-class Outcome(NamedTuple):
-    """What to answer, whose alert it was, and the signal if it is a new one."""
-
-    receipt: Receipt
-    strategy: StrategyRef
-    signal: SignalOut | None
-
-
-def check_secret(given: str | None, expected: str) -> None:
-    """Compares in constant time; an alert without a secret is let through: the token in its address is one.
-
-    Raises:
-        ForbiddenError: a wrong secret.
-    """
-    if given is not None and not hmac.compare_digest(given.encode(), expected.encode()):
-        raise ForbiddenError("The secret in the alert is wrong.")
+class StaleError(UnprocessableError):
+    """The alert is from too long ago, or from the future."""
 
 
 def require_well_formed(token: str) -> None:
@@ -46,55 +30,74 @@ def require_well_formed(token: str) -> None:
 
 
 async def receive(
-    session: AsyncSession, token: str, parsed: ParsedAlert, secret_key: str, window: int
-) -> Outcome:
+    intake: Intake, token: str, parsed: ParsedAlert, received_at: datetime, settings: Settings
+) -> Receipt:
     """Stores the alert for the strategy with this token, unless it is there already.
 
     Raises:
         NotFoundError: no active strategy has the token.
+        ForbiddenError: the alert has a secret, and it is neither the strategy's nor WEBHOOK_SECRET.
+        StaleError: it was sent too long ago and is not stored yet, or will be sent in the future.
+        UnavailableError: PostgreSQL is away or slow.
     """
-    strategy = await strategies.find_by_token_hash(session, hash_token(token, secret_key))
-    if strategy is None:
-        raise _unknown()
-    received_at = utc_now()
-    key = dedup_key(parsed.alert, parsed.payload, received_at, window)
-    if key.lock is not None:
-        await signals.lock_key(session, strategy.id, key.lock)
-        earlier = await signals.find_by_key(session, strategy.id, key.recent, key.since)
-        if earlier is not None:
-            return Outcome(Receipt(id=earlier, status="duplicate"), strategy, None)
-    values = _columns(parsed, strategy, key) | {"received_at": received_at}
-    signal_id = await signals.insert_once(session, values)
-    if signal_id is None:
-        return Outcome(await _duplicate(session, strategy, key), strategy, None)
-    signal = SignalOut.model_validate(values | {"id": signal_id})
-    return Outcome(Receipt(id=signal_id, status="accepted"), strategy, signal)
+    sent_at = parsed.alert.timenow
+    if sent_at is not None and (sent_at - received_at).total_seconds() > settings.webhook_max_skew:
+        ahead = (sent_at - received_at).total_seconds()
+        raise StaleError(f"timenow is {ahead:.0f} s in the future: is a clock wrong, the sender's or ours?")
+    alert = _to_store(token, parsed, received_at, settings)
+    return _answer(alert, await intake.store(alert))
 
 
-async def _duplicate(session: AsyncSession, strategy: StrategyRef, key: DedupKey) -> Receipt:
-    earlier = await signals.find_by_key(session, strategy.id, [key.key])
-    if earlier is None:
-        raise RuntimeError("a signal conflicts with one that cannot be seen")
-    return Receipt(id=earlier, status="duplicate")
-
-
-def _columns(parsed: ParsedAlert, strategy: StrategyRef, key: DedupKey) -> dict[str, Any]:
+def _to_store(token: str, parsed: ParsedAlert, received_at: datetime, settings: Settings) -> NewAlert:
+    key = settings.secret_key.get_secret_value()
     alert = parsed.alert
-    return {
-        "user_id": strategy.user_id,
-        "strategy_id": strategy.id,
-        "dedup_key": key.key,
-        "symbol": alert.symbol,
-        "action": alert.action,
-        "market_position": alert.market_position,
-        "position_size": alert.position_size,
-        "quantity": alert.quantity,
-        "price": alert.price,
-        "order_id": alert.order_id,
-        "comment": alert.comment,
-        "sent_at": alert.timenow,
-        "payload": parsed.payload,
-    }
+    return NewAlert(
+        hash_token(token, key),
+        _hash_of_other(alert.secret, settings.webhook_secret.get_secret_value(), key),
+        dedup_key(alert, parsed.payload),
+        received_at,
+        alert.symbol,
+        alert.action,
+        alert.market_position,
+        alert.position_size,
+        alert.quantity,
+        alert.price,
+        alert.order_id,
+        alert.comment,
+        alert.timenow,
+        strict_json.dumps(parsed.payload),
+    )
+
+
+def _hash_of_other(secret: str | None, everyones: str, key: str) -> str | None:
+    """Gives None if there is nothing to be compared with the strategy's secret.
+
+    Both comparisons tell nothing by the time they take: the first is made for that; the second compares keyed
+    hashes, and nobody without the key can choose how much of a hash is right.
+    """
+    if secret is None or hmac.compare_digest(secret.encode(), everyones.encode()):
+        return None
+    return hash_token(secret, key)
+
+
+def _answer(alert: NewAlert, verdict: Verdict | None) -> Receipt:
+    if verdict is None:
+        raise _unknown()
+    if not verdict.is_trusted:
+        raise ForbiddenError("The secret in the alert is wrong.")
+    if verdict.earlier_id is not None:
+        return _receipt(verdict.earlier_id, is_new=False)
+    if verdict.is_stale and alert.sent_at is not None:
+        age = (alert.received_at - alert.sent_at).total_seconds()
+        raise StaleError(f"The alert is {age:.0f} s old by its timenow, and may be {verdict.max_age} s old.")
+    if verdict.new_id is None:
+        raise RuntimeError("an alert without a final verdict")
+    return _receipt(verdict.new_id, is_new=True)
+
+
+def _receipt(signal_id: UUID, *, is_new: bool) -> Receipt:
+    # Not validated: it is our own.
+    return Receipt.model_construct(id=signal_id, status="accepted" if is_new else "duplicate")
 
 
 def _unknown() -> NotFoundError:
