@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from typing import Any
 
 from . import __main__ as testbed
 from . import engine, hosts, registry
@@ -26,10 +27,15 @@ MADE_TEST_BED = STATE / "made-by-demo"
 HTTP_PORT = int(os.environ.get("DEMO_HTTP_PORT", "8080"))
 HTTPS_PORT = int(os.environ.get("DEMO_HTTPS_PORT", "8443"))
 USER = "demo@example.com"
+# Made by tools/make_tiny_lstm.py of the backend; its weights are random.
+MODEL = ROOT / ".cache" / "models" / "tiny-lstm" / "1"
+TRADED_WITHIN = 30
+ASKED = ["action", "market_position", "quantity", "position_size"]
+FILLED = ["quantity", "filled_quantity"]
 
 
 def up() -> None:
-    """Make the host, deploy the stack, send one alert through it, and say what to try next."""
+    """Make the host, deploy the stack, trade a few alerts on paper, and say what to try next."""
     started = time.monotonic()
     if not (engine.answers() and registry.is_there()):
         MADE_TEST_BED.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +52,7 @@ def up() -> None:
     made = not credentials_work()
     if made:
         make_credentials(host)
-        send_first_alert()
+        trade()
     tell(changed, made, time.monotonic() - started)
 
 
@@ -63,9 +69,17 @@ def down() -> None:
 
 
 def write_host_vars(host: hosts.Host) -> None:
-    """Write the ports that were chosen where the demo's inventory finds them."""
+    """Write the ports that were chosen, and where the model is, where the demo's inventory finds them."""
+    model = {"name": MODEL.parent.name, "version": MODEL.name, "src": str(MODEL), "active": True}
+    found = {
+        "demo_ssh_port": host.ssh_port,
+        "demo_https_port": HTTPS_PORT,
+        "backend_build_extras": ["inference"],
+        "backend_models": [model],
+    }
     HOST_VARS.parent.mkdir(exist_ok=True)
-    HOST_VARS.write_text(f"---\ndemo_ssh_port: {host.ssh_port}\ndemo_https_port: {HTTPS_PORT}\n")
+    # JSON is YAML.
+    HOST_VARS.write_text(json.dumps(found, indent=2) + "\n")
 
 
 def deploy() -> int:
@@ -110,8 +124,9 @@ def tradingbot(host: hosts.Host, *arguments: str) -> dict[str, str]:
 def make_credentials(host: hosts.Host) -> None:
     """Make a strategy with its webhook address and an API key, and keep them where only this user reads them."""
     name = f"demo-{time.strftime('%Y%m%dT%H%M%S')}"
+    limits = ["--max-position", "0.1", "--model", MODEL.parent.name, "--model-mode", "annotate"]
     credentials = {
-        "webhook_url": tradingbot(host, "strategy", "create", "--user", USER, "--name", name)["webhook_url"],
+        "webhook_url": tradingbot(host, "strategy", "create", "--user", USER, "--name", name, *limits)["webhook_url"],
         "api_key": tradingbot(host, "api-key", "create", "--user", USER, "--name", name)["api_key"],
     }
     CREDENTIALS.touch(mode=0o600)
@@ -123,7 +138,7 @@ def credentials_work() -> bool:
     if not CREDENTIALS.exists():
         return False
     try:
-        signals(json.loads(CREDENTIALS.read_text())["api_key"])
+        listed(json.loads(CREDENTIALS.read_text())["api_key"], "signals")
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
             return False
@@ -131,9 +146,10 @@ def credentials_work() -> bool:
     return True
 
 
-def signals(api_key: str) -> str:
-    """Return the signals that the API lists."""
-    return request(f"https://127.0.0.1:{HTTPS_PORT}/api/v1/signals", headers={"X-API-Key": api_key})
+def listed(api_key: str, what: str) -> list[dict[str, Any]]:
+    """Return the newest of what the API lists."""
+    answer = request(f"https://127.0.0.1:{HTTPS_PORT}/api/v1/{what}", headers={"X-API-Key": api_key})
+    return list(json.loads(answer)["items"])
 
 
 def request(url: str, *, body: dict[str, object] | None = None, headers: dict[str, str] | None = None) -> str:
@@ -148,22 +164,53 @@ def request(url: str, *, body: dict[str, object] | None = None, headers: dict[st
         return str(answer.read().decode())
 
 
-def send_first_alert() -> None:
-    """Send an alert as TradingView does, and read it back through the API. Raises TestbedError when it is not there."""
+def alerts() -> list[dict[str, object]]:
+    """Return what a strategy might send: a trade, a target that heals what was missed, too much, and a way out."""
+    now = time.time_ns()
+    long: dict[str, object] = {"symbol": "BTCUSDT", "market_position": "long", "position_size": "0.05"}
+    return [
+        {"id": f"{now}-1", "symbol": "BTCUSDT", "action": "buy", "quantity": "0.02", "price": "67250.5"},
+        {"id": f"{now}-2", "price": "67400", "comment": "hold 0.05, whatever was missed"} | long,
+        {"id": f"{now}-3", "price": "67425", "comment": "hold 0.05, once more"} | long,
+        {"id": f"{now}-4", "symbol": "BTCUSDT", "action": "buy", "quantity": "5", "price": "67500"},
+        {"id": f"{now}-5", "symbol": "BTCUSDT", "action": "sell", "quantity": "0.03", "price": "67900.25"},
+    ]
+
+
+def trade() -> None:
+    """Send alerts as TradingView does, one of them twice, and show the signals, orders and position that came of them.
+
+    Raises TestbedError when they are not traded in time.
+    """
     credentials = json.loads(CREDENTIALS.read_text())
-    alert: dict[str, object] = {
-        "symbol": "BTCUSDT",
-        "action": "buy",
-        "price": "67250.5",
-        "order_id": f"demo-{time.time_ns()}",
-    }
-    with step("sending an alert through nginx and reading it back"):
-        # TradingView sends text/plain when the message is not valid JSON, and people paste what they like.
-        request(credentials["webhook_url"], body=alert, headers={"Content-Type": "text/plain"})
-        listed = signals(credentials["api_key"])
-    if "BTCUSDT" not in listed:
-        raise TestbedError(f"the alert was taken in but is not among the signals: {listed}")
-    print(listed, flush=True)
+    key = credentials["api_key"]
+    sent = alerts()
+    with step(f"sending {len(sent)} alerts through nginx, the first of them twice"):
+        for alert in (sent[0], *sent):
+            # TradingView sends text/plain when the message is not valid JSON, and people paste what they like.
+            request(credentials["webhook_url"], body=alert, headers={"Content-Type": "text/plain"})
+    with step("waiting until the worker has traded them"):
+        deadline = time.monotonic() + TRADED_WITHIN
+        while any(signal["status"] == "queued" for signal in listed(key, "signals")):
+            if time.monotonic() > deadline:
+                raise TestbedError(f"after {TRADED_WITHIN} s there are signals in the queue: is the worker well?")
+            time.sleep(0.2)
+    found = listed(key, "signals")
+    if len(found) != len(sent):
+        raise TestbedError(f"{len(sent)} different alerts were sent, and {len(found)} signals are stored")
+    show("Signals", found, ["received_at", "symbol", *ASKED, "price", "status", "status_reason"])
+    show("Orders", listed(key, "orders"), ["created_at", "symbol", "side", *FILLED, "average_price", "state"])
+    show("Position", listed(key, "positions"), ["symbol", "quantity", "average_price", "realised_pnl", "fees"])
+
+
+def show(title: str, rows: list[dict[str, Any]], columns: list[str]) -> None:
+    """Print *rows*, the oldest first, as a table."""
+    lines = [[column.upper() for column in columns]]
+    lines += [[str(row[column] if row[column] is not None else "") for column in columns] for row in reversed(rows)]
+    widths = [max(len(line[number]) for line in lines) for number in range(len(columns))]
+    print(f"\n{title}")
+    for line in lines:
+        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def tell(changed: int, made: bool, seconds: float) -> None:
@@ -184,8 +231,8 @@ The stack runs ({seconds:.0f} s; {result}).
 
 Try next:
   curl -k https://127.0.0.1:{HTTPS_PORT}/api/v1/health
-  curl -k "{hook}" --json '{{"symbol": "ETHUSDT", "action": "sell", "order_id": "my-first"}}'
-  curl -k -H "X-API-Key: {key}" https://127.0.0.1:{HTTPS_PORT}/api/v1/signals
+  curl -k "{hook}" --json '{{"symbol": "ETHUSDT", "action": "sell", "quantity": "0.05", "price": "3100"}}'
+  curl -k -H "X-API-Key: {key}" https://127.0.0.1:{HTTPS_PORT}/api/v1/orders
   ansible-playbook playbooks/health.yml -i inventories/demo      (after: source .venv/bin/activate)
   .venv/bin/python -m tests.testbed ssh {NAME}                    (then: cd /opt/tradingbot && sudo docker compose ps)
   make demo                                                      (again: changes nothing)
