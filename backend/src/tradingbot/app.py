@@ -86,8 +86,9 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = make_redis(settings)
-        publisher, hub = EventPublisher(redis), EventHub(redis, settings.websocket_queue_size)
+        publisher = EventPublisher(redis)
         database = Database(settings, publisher.publish_all)
+        hub = EventHub(redis, database, settings)
         waker = Waker(settings)
         intake = Intake(settings, waker)
         app.state.context = Context(settings, database, redis, publisher, hub, intake)

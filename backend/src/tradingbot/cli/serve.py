@@ -40,7 +40,7 @@ def run(_arguments: argparse.Namespace) -> int:
         workers=settings.workers,
         loop="uvloop",
         http="httptools",
-        ws="websockets-sansio",
+        ws="tradingbot.events.protocol:LiveProtocol",
         ws_max_size=64 * 1024,
         ws_ping_interval=settings.websocket_ping_interval,
         ws_ping_timeout=settings.websocket_ping_interval,

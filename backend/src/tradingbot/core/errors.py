@@ -40,6 +40,12 @@ class ConflictError(ProblemError):
     status = HTTPStatus.CONFLICT
 
 
+class GoneError(ProblemError):
+    """It is not kept any more."""
+
+    status = HTTPStatus.GONE
+
+
 class TooLargeError(ProblemError):
     """The body is larger than we read."""
 

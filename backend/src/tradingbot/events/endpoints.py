@@ -1,76 +1,86 @@
-"""The WebSocket /ws."""
+"""The WebSocket /ws, the tickets for it, and GET /events."""
 
-import asyncio
-import contextlib
+from typing import Annotated
 
 import structlog
-from fastapi import APIRouter, WebSocket
-from starlette.websockets import WebSocketDisconnect
+from fastapi import APIRouter, Query, Response, WebSocket, status
 
-from tradingbot.auth.dependencies import authenticate
-from tradingbot.core.context import ContextDep
-from tradingbot.core.errors import ProblemError
-from tradingbot.core.problems import problem_from
-from tradingbot.events.hub import Subscription
+from tradingbot.auth.dependencies import Reader
+from tradingbot.core.context import Context, ContextDep
+from tradingbot.core.errors import ProblemError, UnprocessableError
+from tradingbot.core.problems import documented, problem_from
+from tradingbot.events import service, tickets
+from tradingbot.events.feed import Feed
+from tradingbot.events.schemas import PROTOCOL, TICKET_PREFIX, EventPage, Holder, TicketOut
 
 router = APIRouter(tags=["events"])
 log = structlog.stdlib.get_logger("tradingbot.events")
 
-_READY = '{"type":"ready"}'
-_TRY_AGAIN_LATER = 1013
+_LARGEST = 2**63 - 1
+
+
+@router.post("/ws/tickets", status_code=status.HTTP_201_CREATED, responses=documented(401, 403, 503))
+async def make_ticket(context: ContextDep, response: Response, reader: Reader) -> TicketOut:
+    """Makes a ticket that opens one WebSocket connection: `new WebSocket(".../api/v1/ws", protocols)`."""
+    settings = context.settings
+    seconds = settings.websocket_ticket_seconds
+    ticket = await tickets.issue(context.redis, reader, settings.secret_key.get_secret_value(), seconds)
+    response.headers["Cache-Control"] = "no-store"
+    return TicketOut(ticket=ticket, protocols=[PROTOCOL, f"{TICKET_PREFIX}{ticket}"], expires_in=seconds)
+
+
+@router.get("/events", responses=documented(401, 403, 410, 422, 503))
+async def list_events(
+    context: ContextDep,
+    reader: Reader,
+    after: Annotated[
+        int | None, Query(ge=0, le=_LARGEST, description="The last number that you have.")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> EventPage:
+    """Gives your events after a number, the oldest first; without `after` only the number to begin with.
+
+    410 says that these events are not kept any more: load what you show anew and go on after the `next_after`
+    in the answer.
+    """
+    async with context.database.transaction() as session:
+        return await service.list_page(session, reader.user_id, after, limit)
 
 
 @router.websocket("/ws")
 async def live_events(websocket: WebSocket, context: ContextDep) -> None:
-    """Sends the user's events as they happen, after one message `{"type":"ready"}`.
-
-    The API key comes in the header X-API-Key of the handshake. What the client sends is ignored. A client
-    that does not keep up is closed with 1013; at a shutdown all are closed with 1012.
-    """
+    """Sends `ready`, then the user's events after the query's `after` (or from now) as they happen."""
     try:
-        user_id = (await authenticate(context, websocket)).user_id
+        after = _after(websocket.query_params.get("after"))
+        holder = await tickets.redeem(
+            context.redis, _ticket(websocket), context.settings.secret_key.get_secret_value()
+        )
+        with context.hub.connect(holder) as (connection, feed):
+            last = await _start(context, holder, feed)
+            await websocket.accept(PROTOCOL)
+            await connection.serve(websocket, last if after is None else after, last)
     except ProblemError as error:
         await websocket.send_denial_response(problem_from(error))
-        return
-    await websocket.accept()
-    subscription = context.hub.subscribe(user_id)
-    try:
-        await context.hub.wait_connected()
-        await websocket.send_text(_READY)
-        await _serve(websocket, subscription)
-    except WebSocketDisconnect:
-        pass
-    finally:
-        context.hub.unsubscribe(subscription)
 
 
-async def _serve(websocket: WebSocket, subscription: Subscription) -> None:
-    tasks = [
-        asyncio.create_task(_send(websocket, subscription)),
-        asyncio.create_task(_ignore_input(websocket)),
-        asyncio.create_task(subscription.overflowed.wait()),
-    ]
-    try:
-        done, _pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-    if subscription.overflowed.is_set() and tasks[2] in done:
-        log.info("a client does not keep up and is dropped")
-        with contextlib.suppress(TimeoutError, WebSocketDisconnect, RuntimeError):
-            await asyncio.wait_for(websocket.close(_TRY_AGAIN_LATER, "too slow"), 1)
-        return
-    for result in results:
-        if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect):
-            raise result
+async def _start(context: Context, holder: Holder, feed: Feed) -> int:
+    async with context.database.transaction() as session:
+        last = await service.start_of(session, holder)
+    feed.start(last)
+    return last
 
 
-async def _send(websocket: WebSocket, subscription: Subscription) -> None:
-    while True:
-        await websocket.send_text(await subscription.queue.get())
+def _ticket(websocket: WebSocket) -> str:
+    offered: list[str] = websocket.scope["subprotocols"]
+    given = [name.removeprefix(TICKET_PREFIX) for name in offered if name.startswith(TICKET_PREFIX)]
+    if PROTOCOL not in offered or len(given) != 1:
+        raise tickets.unauthorized()
+    return given[0]
 
 
-async def _ignore_input(websocket: WebSocket) -> None:
-    while (await websocket.receive())["type"] != "websocket.disconnect":
-        pass
+def _after(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= _LARGEST):
+        raise UnprocessableError("`after` must be the number of an event.")
+    return int(text)

@@ -8,14 +8,21 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from tradingbot.core.metrics import EVENT_PUBLISH_FAILURES
 from tradingbot.core.tasks import stop
 from tradingbot.events.schemas import CHANNEL, Event
 
 log = structlog.stdlib.get_logger("tradingbot.events")
 
+_AT_ONCE = 100
+
 
 class EventPublisher:
-    """A bounded queue and the task that empties it. What cannot be sent is dropped: the database has it."""
+    """A bounded queue and the task that empties it, in the order of the calls.
+
+    What cannot be sent is dropped: PostgreSQL has it, and clients get it from there. For any process that
+    changes what users see: `Database(settings, publisher.publish_all)`.
+    """
 
     def __init__(self, redis: Redis, queue_size: int = 1000) -> None:
         self._redis = redis
@@ -32,7 +39,7 @@ class EventPublisher:
         try:
             self._queue.put_nowait(event)
         except asyncio.QueueFull:
-            log.warning("event dropped", reason="queue full")
+            self._failed("queue_full", 1, "the queue is full")
 
     def publish_all(self, events: Sequence[Event]) -> None:
         """Puts the events of a transaction into the queue."""
@@ -49,13 +56,26 @@ class EventPublisher:
 
     async def _run(self) -> None:
         while True:
-            event = await self._queue.get()
+            events = [await self._queue.get()]
+            while len(events) < _AT_ONCE and not self._queue.empty():
+                events.append(self._queue.get_nowait())
             try:
-                await self._redis.publish(CHANNEL, event.model_dump_json())
+                await self._send(events)
                 self._failing = False
             except (RedisError, OSError) as error:
-                if not self._failing:
-                    log.warning("events are not published", reason=type(error).__name__)
-                self._failing = True
+                self._failed("redis", len(events), type(error).__name__)
             finally:
-                self._queue.task_done()
+                for _ in events:
+                    self._queue.task_done()
+
+    async def _send(self, events: list[Event]) -> None:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for event in events:
+                pipeline.publish(CHANNEL, event.model_dump_json())
+            await pipeline.execute()
+
+    def _failed(self, metric: str, count: int, reason: str) -> None:
+        EVENT_PUBLISH_FAILURES.labels(metric).inc(count)
+        if not self._failing:
+            log.warning("events are not published; clients get them from PostgreSQL", reason=reason)
+        self._failing = True
