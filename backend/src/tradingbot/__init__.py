@@ -1,3 +1,3 @@
 """Takes trading alerts over HTTP, keeps each one once, and streams them live."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
