@@ -86,6 +86,8 @@ def _number(string_pattern: str, **limits: float) -> WithJsonSchema:
 
 
 Name = Annotated[str, _line(100), AfterValidator(_printable)]
+# As the sender of alerts writes it.
+Symbol = Annotated[str, _line(64), AfterValidator(_printable)]
 Reason = Annotated[str, _line(500), AfterValidator(_printable)]
 # Amounts are numbers or, without loss, decimal strings; they are rounded to what is stored.
 _Stored = Annotated[

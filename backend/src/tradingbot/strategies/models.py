@@ -68,3 +68,8 @@ class Strategy(Identified, Timestamped, Base):
     max_alert_age: Mapped[int | None]
     model_name: Mapped[str | None] = mapped_column(String(64))
     model_mode: Mapped[str] = mapped_column(String(8), server_default=text("'off'"))
+
+    @property
+    def has_secret(self) -> bool:
+        """Whether alerts may carry a secret of this strategy's own."""
+        return self.secret_hash is not None

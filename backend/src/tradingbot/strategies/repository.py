@@ -1,34 +1,69 @@
-"""Queries on strategies."""
+"""Queries on strategies. A user sees only their own."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, delete, exists, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tradingbot.core.pagination import Cursor
+from tradingbot.orders.models import OPEN_STATES, Order
+from tradingbot.outbox.models import OutboxRow
+from tradingbot.positions.models import Position
 from tradingbot.strategies.models import Strategy
-from tradingbot.users.models import User
+
+NAME_CONSTRAINT = "uq_strategies_user_id_name"
 
 
-class StrategyRef(NamedTuple):
-    """A strategy and its owner."""
-
-    id: UUID
-    user_id: UUID
-
-
-async def find_by_token_hash(session: AsyncSession, token_hash: str) -> StrategyRef | None:
-    """Gives the active strategy of an active user with this webhook token."""
-    statement = (
-        select(Strategy.id, Strategy.user_id)
-        .join(User, User.id == Strategy.user_id)
-        .where(Strategy.webhook_token_hash == token_hash, Strategy.is_active, User.is_active)
-    )
-    row = (await session.execute(statement)).one_or_none()
-    return StrategyRef(row.id, row.user_id) if row else None
+async def find(
+    session: AsyncSession, user_id: UUID, strategy_id: UUID, *, change: bool = False, remove: bool = False
+) -> Strategy | None:
+    """Gives the user's strategy: to `change` it locked against changes, to `remove` it against any use."""
+    statement = select(Strategy).where(Strategy.user_id == user_id, Strategy.id == strategy_id)
+    if change or remove:
+        # Signals and orders that refer to the strategy are stored beside a change of it.
+        statement = statement.with_for_update(key_share=not remove)
+    return (await session.execute(statement)).scalar_one_or_none()
 
 
-async def exists(session: AsyncSession, user_id: UUID, name: str) -> bool:
-    """Tells whether the user has a strategy of this name."""
-    statement = select(Strategy.id).where(Strategy.user_id == user_id, Strategy.name == name)
-    return (await session.execute(statement)).first() is not None
+async def find_by_name(session: AsyncSession, user_id: UUID, name: str) -> Strategy | None:
+    """Gives the user's strategy of this name, locked against other changes."""
+    statement = select(Strategy).where(Strategy.user_id == user_id, Strategy.name == name)
+    return (await session.execute(statement.with_for_update(key_share=True))).scalar_one_or_none()
+
+
+async def list_of_user(
+    session: AsyncSession, user_id: UUID, limit: int | None, after: Cursor | None
+) -> Sequence[Strategy]:
+    """Gives the user's strategies after the cursor, the newest first."""
+    statement = select(Strategy).where(Strategy.user_id == user_id)
+    if after is not None:
+        statement = statement.where(tuple_(Strategy.created_at, Strategy.id) < (after.at, after.id))
+    statement = statement.order_by(Strategy.created_at.desc(), Strategy.id.desc()).limit(limit)
+    return (await session.execute(statement)).scalars().all()
+
+
+async def has_order(session: AsyncSession, strategy_id: UUID) -> bool:
+    """Tells whether the strategy ever made an order."""
+    return await _exists(session, Order.strategy_id == strategy_id)
+
+
+async def has_work(session: AsyncSession, strategy_id: UUID) -> bool:
+    """Tells whether the worker has still to do something for the strategy."""
+    return await _exists(session, OutboxRow.strategy_id == strategy_id)
+
+
+async def holds_something(session: AsyncSession, strategy_id: UUID) -> bool:
+    """Tells whether the strategy has a position or an order that is open."""
+    position = exists().where(Position.strategy_id == strategy_id, Position.quantity != 0)
+    order = exists().where(Order.strategy_id == strategy_id, Order.state.in_(OPEN_STATES))
+    return bool((await session.execute(select(or_(position, order)))).scalar_one())
+
+
+async def remove(session: AsyncSession, strategy_id: UUID) -> None:
+    """Deletes the strategy, and its signals with it."""
+    await session.execute(delete(Strategy).where(Strategy.id == strategy_id))
+
+
+async def _exists(session: AsyncSession, condition: ColumnElement[bool]) -> bool:
+    return bool((await session.execute(select(exists().where(condition)))).scalar_one())

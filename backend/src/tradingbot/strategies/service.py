@@ -1,26 +1,154 @@
-"""Making strategies."""
+"""Strategies: making, changing and deleting them, their webhook tokens and secrets."""
 
+import secrets
+from contextlib import AbstractContextManager
+from uuid import UUID
+
+from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tradingbot.core.conflicts import conflict
+from tradingbot.core.errors import ConflictError, NotFoundError, UnprocessableError
+from tradingbot.core.pagination import Cursor, encode_cursor
+from tradingbot.core.problems import validation_details
+from tradingbot.core.settings import ServerSettings
 from tradingbot.core.tokens import TokenKind, hash_token, new_token
+from tradingbot.exchanges import repository as exchanges
 from tradingbot.strategies import repository
 from tradingbot.strategies.models import Strategy
+from tradingbot.strategies.schemas import StrategyChanges, StrategyIn, StrategyOut, StrategyPage
 from tradingbot.users.models import User
 
+_SECRET_BYTES = 24
 
-class DuplicateStrategyError(Exception):
-    """The user has a strategy of this name."""
+
+def webhook_url(settings: ServerSettings, token: str) -> str:
+    """Gives the address that alerts are sent to."""
+    return f"{settings.public_url}/api/v1/webhooks/tradingview/{token}"
 
 
 async def create(session: AsyncSession, user: User, name: str, secret_key: str) -> str:
+    """Stores a strategy that takes any symbol and sizes by the alert; gives its webhook token.
+
+    Raises:
+        ConflictError: the user has one of this name.
+    """
+    _strategy, token = await make(session, user.id, StrategyIn(name=name), secret_key)
+    return token
+
+
+async def make(
+    session: AsyncSession, user_id: UUID, given: StrategyIn, secret_key: str
+) -> tuple[Strategy, str]:
     """Stores a new strategy; its webhook token is given back here and never again.
 
     Raises:
-        DuplicateStrategyError: the user has one of this name.
+        ConflictError: the user has one of this name.
+        UnprocessableError: the exchange account is not the user's.
     """
-    if await repository.exists(session, user.id, name):
-        raise DuplicateStrategyError(name)
+    await _require_account(session, user_id, given.exchange_account_id)
     token = new_token(TokenKind.WEBHOOK)
-    session.add(Strategy(user_id=user.id, name=name, webhook_token_hash=hash_token(token, secret_key)))
+    strategy = Strategy(
+        user_id=user_id, webhook_token_hash=hash_token(token, secret_key), **given.model_dump()
+    )
+    with _unique_name(given.name):
+        session.add(strategy)
+        await session.flush()
+    return strategy, token
+
+
+async def get(
+    session: AsyncSession, user_id: UUID, strategy_id: UUID, *, change: bool = False, remove: bool = False
+) -> Strategy:
+    """Gives the user's strategy; to `change` or `remove` it, locked.
+
+    Raises:
+        NotFoundError: the user has none of this id.
+    """
+    strategy = await repository.find(session, user_id, strategy_id, change=change, remove=remove)
+    if strategy is None:
+        raise NotFoundError("You have no such strategy.")
+    return strategy
+
+
+async def list_page(session: AsyncSession, user_id: UUID, limit: int, after: Cursor | None) -> StrategyPage:
+    """Gives one page of the user's own strategies."""
+    rows = await repository.list_of_user(session, user_id, limit + 1, after)
+    items = [StrategyOut.model_validate(row) for row in rows[:limit]]
+    last = items[-1] if len(rows) > limit else None
+    return StrategyPage(
+        items=items, next_cursor=encode_cursor(Cursor(last.created_at, last.id)) if last else None
+    )
+
+
+async def change(session: AsyncSession, strategy: Strategy, given: StrategyChanges) -> None:
+    """Changes what is named.
+
+    Raises:
+        ConflictError: the name is taken, or the account is to change under a position or an open order.
+        UnprocessableError: the strategy would not be valid, or the exchange account is not the user's.
+    """
+    changes = given.named()
+    current = {name: getattr(strategy, name) for name in StrategyIn.model_fields}
+    try:
+        StrategyIn.model_validate(current | changes)
+    except ValidationError as error:
+        errors = validation_details(error.errors(include_url=False, include_input=False))
+        raise UnprocessableError("The strategy would not be valid.", errors=errors) from None
+    account_id = changes.get("exchange_account_id", strategy.exchange_account_id)
+    if account_id != strategy.exchange_account_id:
+        await _require_account(session, strategy.user_id, account_id)
+        if await repository.holds_something(session, strategy.id):
+            raise ConflictError("Close the strategy's positions and orders before its account changes.")
+    with _unique_name(given.name):
+        for name, value in changes.items():
+            setattr(strategy, name, value)
+        await session.flush()
+
+
+async def rotate_token(session: AsyncSession, strategy: Strategy, secret_key: str) -> str:
+    """Gives the strategy a new webhook token; the old one is dead when the transaction is committed."""
+    token = new_token(TokenKind.WEBHOOK)
+    strategy.webhook_token_hash = hash_token(token, secret_key)
     await session.flush()
     return token
+
+
+async def set_secret(session: AsyncSession, strategy: Strategy, secret: str | None, secret_key: str) -> str:
+    """Sets what alerts of the strategy may carry as `secret`, made here if it is not given."""
+    secret = secret or secrets.token_urlsafe(_SECRET_BYTES)
+    strategy.secret_hash = hash_token(secret, secret_key)
+    await session.flush()
+    return secret
+
+
+async def clear_secret(session: AsyncSession, strategy: Strategy) -> None:
+    """Lets alerts carry no secret but WEBHOOK_SECRET."""
+    strategy.secret_hash = None
+    await session.flush()
+
+
+async def remove(session: AsyncSession, user_id: UUID, strategy_id: UUID) -> None:
+    """Deletes a strategy that never traded, with its signals.
+
+    Raises:
+        NotFoundError: the user has none of this id.
+        ConflictError: it has orders, or the worker has still to do something for it.
+    """
+    await get(session, user_id, strategy_id, remove=True)
+    if await repository.has_order(session, strategy_id):
+        raise ConflictError("The strategy has orders, which stay with it; switch it off instead.")
+    if await repository.has_work(session, strategy_id):
+        raise ConflictError(
+            "Signals of the strategy are still to be worked on; switch it off, and try again."
+        )
+    await repository.remove(session, strategy_id)
+
+
+async def _require_account(session: AsyncSession, user_id: UUID, account_id: UUID | None) -> None:
+    if account_id is not None and await exchanges.find(session, user_id, account_id) is None:
+        raise UnprocessableError("You have no such exchange account.")
+
+
+def _unique_name(name: str | None) -> AbstractContextManager[None]:
+    return conflict(repository.NAME_CONSTRAINT, f"You have a strategy named {name} already.")
