@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,24 @@ def deploy(inventory: str, *arguments: str, playbook: str = "site.yml") -> subpr
         text=True,
         timeout=600,
     )
+
+
+def apply_role(host: Any, role: str, **variables: Any) -> str:
+    """Apply one role to the host with *variables* on top of the inventory's; return the output."""
+    play = {"hosts": host.backend.host, "become": True, "roles": [f"tradingbot.stack.{role}"]}
+    with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
+        file.write(json.dumps([play]))
+        file.flush()
+        inventory = host.backend.ansible_inventory
+        done = deploy(inventory, "--extra-vars", json.dumps(variables), playbook=file.name)
+    return done.stdout + done.stderr
+
+
+def inspect(host: Any, service: str) -> dict[str, Any]:
+    """Return what Docker knows of a service's container."""
+    with host.sudo():
+        found: dict[str, Any] = json.loads(host.check_output(f"docker inspect tradingbot-{service}-1"))[0]
+    return found
 
 
 def services(machine: hosts.Host) -> dict[str, dict[str, Any]]:

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import requests
+from stack import COMPOSE, apply_role, inspect
 
-ROOT = Path(__file__).resolve().parents[3]
-COMPOSE = "docker compose --project-directory /opt/tradingbot"
 CONFIGURATION = "/opt/tradingbot/nginx/conf/nginx.conf"
-
-
-def inspect(host: Any) -> dict[str, Any]:
-    """Return what Docker knows of the container."""
-    with host.sudo():
-        container = host.check_output(f"{COMPOSE} ps --quiet nginx")
-        found: dict[str, Any] = json.loads(host.check_output(f"docker inspect {container}"))[0]
-    return found
 
 
 def inside(host: Any, command: str) -> Any:
@@ -29,42 +16,27 @@ def inside(host: Any, command: str) -> Any:
         return host.run(f"{COMPOSE} exec -T nginx {command}")
 
 
-def apply(host: Any, **variables: Any) -> subprocess.CompletedProcess[str]:
-    """Apply the role to this host with *variables* on top of the inventory's."""
-    command = ["ansible", host.backend.host, "--inventory", host.backend.ansible_inventory, "--become"]
-    command += ["--module-name", "ansible.builtin.include_role", "--args", "name=tradingbot.stack.nginx"]
-    return subprocess.run(
-        [*command, "--extra-vars", json.dumps(variables)],
-        cwd=ROOT,
-        env=os.environ | {"ANSIBLE_NOCOLOR": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=180,
-    )
-
-
 def test_its_status_is_for_itself_alone(host: Any, https_url: str) -> None:
     assert "Active connections" in inside(host, "curl -s http://127.0.0.1:8081/status").stdout
-    published = inspect(host)["NetworkSettings"]["Ports"]
+    published = inspect(host, "nginx")["NetworkSettings"]["Ports"]
     assert {port for port, bindings in published.items() if bindings} == {"8080/tcp", "8443/tcp"}
     assert requests.get(f"{https_url}/status", verify=False, timeout=20).status_code == 404
 
 
 def test_a_new_configuration_is_a_reload(host: Any, https_url: str) -> None:
-    before = inspect(host)
+    before = inspect(host, "nginx")
     client = requests.Session()
     client.verify = client.trust_env = False
     assert client.get(f"{https_url}/static/index.html", timeout=20).status_code == 200
     try:
-        done = apply(host, nginx_static_max_age=4321)
-        assert done.returncode == 0, done.stdout + done.stderr
+        done = apply_role(host, "nginx", nginx_static_max_age=4321)
+        assert "failed=0" in done, done
         answer = client.get(f"{https_url}/static/index.html", timeout=20)
         assert answer.headers["Cache-Control"] == "max-age=4321"
     finally:
-        restored = apply(host)
-    assert restored.returncode == 0, restored.stdout + restored.stderr
-    after = inspect(host)
+        restored = apply_role(host, "nginx")
+    assert "failed=0" in restored, restored
+    after = inspect(host, "nginx")
     for key in ("Id", "Created"):
         assert after[key] == before[key], "the container was not replaced"
     for key in ("Pid", "StartedAt"):
@@ -74,9 +46,9 @@ def test_a_new_configuration_is_a_reload(host: Any, https_url: str) -> None:
 
 def test_a_bad_configuration_does_not_land(host: Any, https_url: str) -> None:
     landed = host.file(CONFIGURATION).sha256sum
-    refused = apply(host, nginx_proxy_read_timeout="soon")
-    assert refused.returncode != 0
-    assert "directive invalid value in" in refused.stdout, "nginx's own message is shown"
+    refused = apply_role(host, "nginx", nginx_proxy_read_timeout="soon")
+    assert "failed=1" in refused
+    assert "directive invalid value in" in refused, "nginx's own message is shown"
     assert host.file(CONFIGURATION).sha256sum == landed
     assert requests.get(f"{https_url}/api/v1/health", verify=False, timeout=20).status_code == 200
 
@@ -89,6 +61,6 @@ def test_a_configuration_that_landed_without_a_reload_is_loaded_by_the_next_run(
         assert host.run(f"sed -i.killed s/{running}/{other}/ {CONFIGURATION}").rc == 0
         assert inside(host, "nginx -q -c /etc/tradingbot/nginx/nginx.conf -s reload").rc == 0
         assert host.run(f"mv {CONFIGURATION}.killed {CONFIGURATION}").rc == 0
-    done = apply(host)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = apply_role(host, "nginx")
+    assert "failed=0" in done, done
     assert inside(host, "curl -s http://127.0.0.1:8081/configuration").stdout.strip() == running

@@ -4,26 +4,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import secrets
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from stack import COMPOSE, apply_role, inspect
 
-ROOT = Path(__file__).resolve().parents[3]
-COMPOSE = "docker compose --project-directory /opt/tradingbot"
 CONTAINER = "tradingbot-postgres-1"
-
-
-def inspect(host: Any) -> dict[str, Any]:
-    """Return what Docker knows of the container."""
-    with host.sudo():
-        found: dict[str, Any] = json.loads(host.check_output(f"docker inspect {CONTAINER}"))[0]
-    return found
 
 
 def psql(host: Any, sql: str, database: str = "tradingbot") -> str:
@@ -42,33 +30,15 @@ def login(host: Any, user: str, password: str, sql: str, database: str = "tradin
         )
 
 
-def apply(host: Any, folder: Path, **variables: Any) -> str:
-    """Apply the role with *variables* on top of the inventory's; return the output."""
-    play = folder / "play.yml"
-    roles = ["tradingbot.stack.postgres"]
-    play.write_text(json.dumps([{"hosts": host.backend.host, "become": True, "roles": roles}]))
-    command = ["ansible-playbook", "--inventory", host.backend.ansible_inventory, str(play)]
-    run = subprocess.run(
-        [*command, "--extra-vars", json.dumps(variables)],
-        cwd=ROOT,
-        env=os.environ | {"ANSIBLE_NOCOLOR": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    return run.stdout + run.stderr
-
-
 @pytest.fixture
-def restored(host: Any, tmp_path: Path) -> Iterator[Path]:
-    """A folder for a play; afterwards the host is again as the inventory says."""
-    yield tmp_path
-    assert "failed=0" in apply(host, tmp_path)
+def restored(host: Any) -> Iterator[None]:
+    """Afterwards the host is again as the inventory says."""
+    yield
+    assert "failed=0" in apply_role(host, "postgres")
 
 
 def test_its_data_is_a_volume_of_its_own(host: Any) -> None:
-    mounts = {mount["Destination"]: mount for mount in inspect(host)["Mounts"]}
+    mounts = {mount["Destination"]: mount for mount in inspect(host, "postgres")["Mounts"]}
     volume = mounts["/var/lib/postgresql/data"]
     assert volume["Name"] == "tradingbot_postgres_data"
     with host.sudo():
@@ -101,7 +71,7 @@ def test_settings_are_active(host: Any) -> None:
     rows = psql(host, "SELECT name || '=' || setting FROM pg_settings").splitlines()
     active = dict(row.split("=", 1) for row in rows if "=" in row)
     assert {name: active[name] for name in wanted} == wanted
-    memory_kb = inspect(host)["HostConfig"]["Memory"] // 1024
+    memory_kb = inspect(host, "postgres")["HostConfig"]["Memory"] // 1024
     assert int(active["shared_buffers"]) * 8 == memory_kb // 4 // 8 * 8
     assert psql(host, "SELECT count(*) FROM pg_file_settings WHERE error IS NOT NULL") == "0"
     assert psql(host, "SELECT count(*) FROM pg_settings WHERE pending_restart") == "0"
@@ -155,11 +125,12 @@ def test_roles_have_no_more_rights_than_they_need(host: Any) -> None:
     assert psql(host, owner) == "tradingbot"
 
 
-def test_a_new_readers_password_works_and_reads_only(host: Any, restored: Path) -> None:
+@pytest.mark.usefixtures("restored")
+def test_a_new_readers_password_works_and_reads_only(host: Any) -> None:
     password = secrets.token_hex(16)
-    started = inspect(host)["State"]["StartedAt"]
-    assert "failed=0" in apply(host, restored, postgres_readonly_password=password)
-    assert inspect(host)["State"]["StartedAt"] == started
+    started = inspect(host, "postgres")["State"]["StartedAt"]
+    assert "failed=0" in apply_role(host, "postgres", postgres_readonly_password=password)
+    assert inspect(host, "postgres")["State"]["StartedAt"] == started
     psql(host, "SET ROLE tradingbot; CREATE TABLE IF NOT EXISTS verify_reader AS SELECT 42 AS answer")
     try:
         assert login(host, "tradingbot_readonly", password, "SELECT answer FROM verify_reader").stdout.strip() == "42"
@@ -173,37 +144,41 @@ def test_a_new_readers_password_works_and_reads_only(host: Any, restored: Path) 
         psql(host, "DROP TABLE verify_reader")
 
 
-def test_a_new_superusers_password_works(host: Any, restored: Path) -> None:
+@pytest.mark.usefixtures("restored")
+def test_a_new_superusers_password_works(host: Any) -> None:
     password = secrets.token_hex(16)
-    assert "failed=0" in apply(host, restored, postgres_superuser_password=password)
+    assert "failed=0" in apply_role(host, "postgres", postgres_superuser_password=password)
     assert psql(host, "SELECT 1") == "1"
     with host.sudo():
         assert host.check_output("cut -d: -f5 /opt/tradingbot/secrets/postgres_pgpass") == password
-    assert "changed=0" in apply(host, restored, postgres_superuser_password=password)
+    assert "changed=0" in apply_role(host, "postgres", postgres_superuser_password=password)
 
 
-def test_a_setting_is_reloaded_without_a_restart(host: Any, restored: Path) -> None:
-    started = inspect(host)["State"]["StartedAt"]
-    assert "failed=0" in apply(host, restored, postgres_settings={"log_min_duration_statement": "900ms"})
+@pytest.mark.usefixtures("restored")
+def test_a_setting_is_reloaded_without_a_restart(host: Any) -> None:
+    started = inspect(host, "postgres")["State"]["StartedAt"]
+    assert "failed=0" in apply_role(host, "postgres", postgres_settings={"log_min_duration_statement": "900ms"})
     assert psql(host, "SHOW log_min_duration_statement") == "900ms"
-    assert inspect(host)["State"]["StartedAt"] == started
+    assert inspect(host, "postgres")["State"]["StartedAt"] == started
 
 
-def test_a_setting_that_needs_it_restarts(host: Any, restored: Path) -> None:
-    started = inspect(host)["State"]["StartedAt"]
-    assert "failed=0" in apply(host, restored, postgres_settings={"max_locks_per_transaction": 65})
+@pytest.mark.usefixtures("restored")
+def test_a_setting_that_needs_it_restarts(host: Any) -> None:
+    started = inspect(host, "postgres")["State"]["StartedAt"]
+    assert "failed=0" in apply_role(host, "postgres", postgres_settings={"max_locks_per_transaction": 65})
     assert psql(host, "SHOW max_locks_per_transaction") == "65"
-    assert inspect(host)["State"]["StartedAt"] != started
+    assert inspect(host, "postgres")["State"]["StartedAt"] != started
 
 
-def test_a_bad_setting_is_refused_and_the_old_one_serves(host: Any, restored: Path) -> None:
+@pytest.mark.usefixtures("restored")
+def test_a_bad_setting_is_refused_and_the_old_one_serves(host: Any) -> None:
     for variables, reason in (
         ({"postgres_settings": {"work_mem": "plenty"}}, "work_mem"),
         ({"postgres_settings": {"work_mem": "plenty"}}, "work_mem"),  # nor does it pass when nothing has changed
         ({"postgres_settings": {"shared_buffers": "plenty"}}, "shared_buffers"),
         ({"postgres_allowed_networks": ["172.20.0.0/99"]}, "invalid CIDR mask"),
     ):
-        output = apply(host, restored, **variables)
+        output = apply_role(host, "postgres", **variables)
         assert "failed=1" in output
         assert reason in output
         assert psql(host, "SELECT 1") == "1"

@@ -5,27 +5,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import secrets
-import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from stack import apply_role, inspect
 
-ROOT = Path(__file__).resolve().parents[3]
 CONTAINER = "tradingbot-redis-1"
 SECRETS = "/opt/tradingbot/secrets"
-
-
-def inspect(host: Any) -> dict[str, Any]:
-    """Return what Docker knows of the container."""
-    with host.sudo():
-        found: dict[str, Any] = json.loads(host.check_output(f"docker inspect {CONTAINER}"))[0]
-    return found
 
 
 def redis(host: Any, user: str, password: str, *words: str) -> str:
@@ -40,35 +29,17 @@ def redis(host: Any, user: str, password: str, *words: str) -> str:
         return str(host.run(command, *arguments).stdout).strip()
 
 
-def apply(host: Any, folder: Path, **variables: Any) -> str:
-    """Apply the role with *variables* on top of the inventory's; return the output."""
-    play = folder / "play.yml"
-    play.write_text(json.dumps([{"hosts": host.backend.host, "become": True, "roles": ["tradingbot.stack.redis"]}]))
-    command = ["ansible-playbook", "--inventory", host.backend.ansible_inventory, str(play)]
-    run = subprocess.run(
-        [*command, "--extra-vars", json.dumps(variables)],
-        cwd=ROOT,
-        env=os.environ | {"ANSIBLE_NOCOLOR": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    return run.stdout + run.stderr
-
-
 @pytest.fixture(scope="module")
-def password(host: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def password(host: Any) -> Iterator[str]:
     """A password of the application's user, new for these tests; afterwards it is the inventory's again."""
-    folder = tmp_path_factory.mktemp("redis")
     value = secrets.token_hex(16)
-    assert "failed=0" in apply(host, folder, redis_password=value)
+    assert "failed=0" in apply_role(host, "redis", redis_password=value)
     yield value
-    assert "failed=0" in apply(host, folder)
+    assert "failed=0" in apply_role(host, "redis")
 
 
 def test_its_data_is_a_volume_of_its_own(host: Any) -> None:
-    mounts = {mount["Destination"]: mount for mount in inspect(host)["Mounts"]}
+    mounts = {mount["Destination"]: mount for mount in inspect(host, "redis")["Mounts"]}
     assert mounts["/data"]["Name"] == "tradingbot_redis_data"
     with host.sudo():
         assert host.check_output("stat -c '%%u:%%g' %s", mounts["/data"]["Source"]) == "999:1000"
@@ -164,7 +135,7 @@ def test_memory_is_half_of_the_containers(host: Any) -> None:
     with host.sudo():
         config = host.check_output(f"docker exec {CONTAINER} cat /etc/redis/redis.conf")
     settings = dict(line.split(" ", 1) for line in config.splitlines() if " " in line and not line.startswith("#"))
-    limit = inspect(host)["HostConfig"]["Memory"] // 1024 // 1024
+    limit = inspect(host, "redis")["HostConfig"]["Memory"] // 1024 // 1024
     assert settings["maxmemory"] == f"{limit // 2}mb"
     assert settings["appendonly"] == "yes"
     assert settings["appendfsync"] == "everysec"
@@ -174,7 +145,7 @@ def test_memory_is_half_of_the_containers(host: Any) -> None:
 def test_a_killed_server_is_back_within_five_seconds_with_its_data(host: Any, password: str) -> None:
     redis(host, "tradingbot", password, "SET", "tradingbot:verify:kept", "yes", "EX", "300")
     time.sleep(1.5)  # the append-only file reaches the disk every second
-    before = inspect(host)["State"]["Pid"]
+    before = inspect(host, "redis")["State"]["Pid"]
     probe = (
         f"docker exec {CONTAINER} sh -c 'REDISCLI_AUTH=$(cat /run/secrets/redis_health_password) "
         "redis-cli --user health --no-auth-warning ping'"
@@ -183,7 +154,7 @@ def test_a_killed_server_is_back_within_five_seconds_with_its_data(host: Any, pa
         host.check_output("kill -9 $(pgrep -P %s)", str(before))
         start = time.monotonic()
         while time.monotonic() < start + 30:
-            if inspect(host)["State"]["Pid"] not in (0, before) and "PONG" in host.run(probe).stdout:
+            if inspect(host, "redis")["State"]["Pid"] not in (0, before) and "PONG" in host.run(probe).stdout:
                 break
             time.sleep(0.1)
         took = time.monotonic() - start
@@ -191,11 +162,11 @@ def test_a_killed_server_is_back_within_five_seconds_with_its_data(host: Any, pa
     assert redis(host, "tradingbot", password, "GET", "tradingbot:verify:kept") == "yes"
 
 
-def test_a_changed_setting_keeps_the_data(host: Any, password: str, tmp_path: Path) -> None:
+def test_a_changed_setting_keeps_the_data(host: Any, password: str) -> None:
     redis(host, "tradingbot", password, "SET", "tradingbot:verify:moved", "yes", "EX", "300")
-    identity = inspect(host)["Id"]
+    identity = inspect(host, "redis")["Id"]
     changed = {"redis_password": password, "redis_settings": {"tcp-keepalive": 61}}
-    assert "failed=0" in apply(host, tmp_path, **changed)
-    assert inspect(host)["Id"] != identity
+    assert "failed=0" in apply_role(host, "redis", **changed)
+    assert inspect(host, "redis")["Id"] != identity
     assert redis(host, "tradingbot", password, "GET", "tradingbot:verify:moved") == "yes"
-    assert "changed=0" in apply(host, tmp_path, **changed)
+    assert "changed=0" in apply_role(host, "redis", **changed)
