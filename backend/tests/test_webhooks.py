@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -17,7 +18,8 @@ from tradingbot.core.settings import Settings
 from tradingbot.core.tokens import TokenKind, new_token
 
 ALERT = {"symbol": "BTCUSDT", "action": "buy", "price": 64250.1, "quantity": "0.5", "order_id": "Long"}
-ORDER = ALERT | {"timenow": "2026-01-05T12:00:00Z", "market_position": "long", "position_size": "0.5"}
+NOW = datetime.now(UTC).replace(microsecond=0)
+ORDER = ALERT | {"timenow": NOW.isoformat(), "market_position": "long", "position_size": "0.5"}
 PROBLEM = "application/problem+json"
 
 
@@ -87,7 +89,7 @@ async def test_hundred_at_once_are_one(
     "other",
     [
         {"order_id": "Short"},
-        {"timenow": "2026-01-05T12:00:01Z"},
+        {"timenow": (NOW + timedelta(seconds=1)).isoformat()},
         {"symbol": "ETHUSDT"},
         {"action": "sell"},
         {"market_position": "flat"},
@@ -245,11 +247,12 @@ async def test_refusal_names_the_field_and_never_the_value(
 
 
 async def test_target_position(client: httpx.AsyncClient, account: Account) -> None:
-    alert = {"ticker": "EURUSD", "market_position": "Short", "position_size": 1e3, "timenow": 1767614400000}
+    milliseconds = int(NOW.timestamp() * 1000)
+    alert = {"ticker": "EURUSD", "market_position": "Short", "position_size": 1e3, "timenow": milliseconds}
     assert (await client.post(account.webhook, json=alert)).status_code == 202
     (stored,) = await signals_of(client, account)
     assert (stored["market_position"], stored["position_size"]) == ("short", "1000")
-    assert stored["sent_at"] == "2026-01-05T12:00:00Z"
+    assert datetime.fromisoformat(stored["sent_at"]) == NOW
     assert stored["action"] is None
 
 

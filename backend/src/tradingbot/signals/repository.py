@@ -1,49 +1,70 @@
-"""Queries on signals."""
+"""Queries on signals, as their owners read them. They are written by `webhooks.repository`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import func, select, tuple_
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tradingbot.core.pagination import Cursor
-from tradingbot.signals.models import DEDUP_CONSTRAINT, Signal
+from tradingbot.inference.models import Prediction
+from tradingbot.orders.models import Order
+from tradingbot.risk.models import Refusal
+from tradingbot.signals.models import Signal, SignalStatus
 
 
-async def insert_once(session: AsyncSession, values: dict[str, Any]) -> UUID | None:
-    """Stores a signal; gives None if the strategy has one with this `dedup_key`."""
-    statement = insert(Signal).values(values).on_conflict_do_nothing(constraint=DEDUP_CONSTRAINT)
-    return (await session.execute(statement.returning(Signal.id))).scalar_one_or_none()
+@dataclass(frozen=True)
+class SignalFilter:
+    """Which signals to list; None is any. `since` is in, `until` is not."""
+
+    strategy_id: UUID | None = None
+    symbol: str | None = None
+    status: SignalStatus | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
 
-async def lock_key(session: AsyncSession, strategy_id: UUID, key: str) -> None:
-    """Lets one transaction at a time work on this key of this strategy."""
-    await session.execute(
-        select(func.pg_advisory_xact_lock(func.hashtextextended(f"{strategy_id}:{key}", 0)))
-    )
+class Outcome(NamedTuple):
+    """A signal and what came of it."""
 
-
-async def find_by_key(
-    session: AsyncSession, strategy_id: UUID, keys: Sequence[str], since: datetime | None = None
-) -> UUID | None:
-    """Gives the strategy's latest signal with one of these keys, received after `since`."""
-    statement = select(Signal.id).where(Signal.strategy_id == strategy_id, Signal.dedup_key.in_(keys))
-    if since is not None:
-        statement = statement.where(Signal.received_at > since)
-    return (
-        await session.execute(statement.order_by(Signal.received_at.desc()).limit(1))
-    ).scalar_one_or_none()
+    signal: Signal
+    order: Order | None
+    refusal: Refusal | None
+    prediction: Prediction | None
 
 
 async def list_of_user(
-    session: AsyncSession, user_id: UUID, limit: int, after: Cursor | None
+    session: AsyncSession, user_id: UUID, wanted: SignalFilter, limit: int, after: Cursor | None
 ) -> Sequence[Signal]:
     """Gives the user's signals after the cursor, the newest first."""
     statement = select(Signal).where(Signal.user_id == user_id)
+    if wanted.strategy_id is not None:
+        statement = statement.where(Signal.strategy_id == wanted.strategy_id)
+    if wanted.symbol is not None:
+        statement = statement.where(Signal.symbol == wanted.symbol)
+    if wanted.status is not None:
+        statement = statement.where(Signal.status == wanted.status)
+    if wanted.since is not None:
+        statement = statement.where(Signal.received_at >= wanted.since)
+    if wanted.until is not None:
+        statement = statement.where(Signal.received_at < wanted.until)
     if after is not None:
         statement = statement.where(tuple_(Signal.received_at, Signal.id) < (after.at, after.id))
     statement = statement.order_by(Signal.received_at.desc(), Signal.id.desc()).limit(limit)
     return (await session.execute(statement)).scalars().all()
+
+
+async def outcome_of_user(session: AsyncSession, user_id: UUID, signal_id: UUID) -> Outcome | None:
+    """Gives the user's signal with its order, refusal and prediction; None if the user has no such signal."""
+    statement = (
+        select(Signal, Order, Refusal, Prediction)
+        .outerjoin(Order, Order.signal_id == Signal.id)
+        .outerjoin(Refusal, Refusal.signal_id == Signal.id)
+        .outerjoin(Prediction, Prediction.signal_id == Signal.id)
+        .where(Signal.id == signal_id, Signal.user_id == user_id)
+    )
+    row = (await session.execute(statement)).one_or_none()
+    return Outcome(*row) if row else None

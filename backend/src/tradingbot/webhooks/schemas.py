@@ -1,6 +1,6 @@
 """An alert as TradingView, or any tool that can POST, sends it."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from tradingbot.core.amounts import PRECISION, SCALE
+from tradingbot.core.moments import to_utc
 from tradingbot.signals.models import Action, MarketPosition
 
 _SCALE = Decimal(1).scaleb(-SCALE)
@@ -43,20 +44,13 @@ def _lower_case(value: Any) -> Any:
     return value.strip().lower() if isinstance(value, str) else value
 
 
-def _to_utc(value: datetime) -> datetime:
-    try:
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("is out of range") from None
-
-
 Amount = Annotated[
     Decimal,
     Field(allow_inf_nan=False, max_digits=128),
     BeforeValidator(_no_boolean),
     AfterValidator(_to_scale),
 ]
-Moment = Annotated[datetime, BeforeValidator(_no_boolean), AfterValidator(_to_utc)]
+Moment = Annotated[datetime, BeforeValidator(_no_boolean), AfterValidator(to_utc)]
 Identifier = Annotated[str, BeforeValidator(_number_to_text), Field(min_length=1, max_length=128)]
 
 
