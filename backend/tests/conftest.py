@@ -160,7 +160,7 @@ async def make_account(settings: Settings, email: str) -> Account:
     async with database.transaction() as session:
         user = await users.get_or_create(session, email)
         token = await strategies.create(session, user, "first", key)
-        api_key = await api_keys.create(session, user, "first", key)
+        _, api_key = await api_keys.create(session, user.id, "first", key)
     await database.close()
     return Account(email, token, api_key)
 

@@ -9,6 +9,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from tradingbot import __version__
 from tradingbot.api_keys import endpoints as api_keys
 from tradingbot.auth import endpoints as auth
+from tradingbot.auth.lockout import Attempts
 from tradingbot.core import metrics_endpoint as metrics
 from tradingbot.core.context import Context
 from tradingbot.core.database import Database
@@ -16,6 +17,7 @@ from tradingbot.core.direct_route import add_direct_routes
 from tradingbot.core.logging import configure_logging
 from tradingbot.core.middleware import RequestMiddleware
 from tradingbot.core.openapi import Application
+from tradingbot.core.passwords import Passwords
 from tradingbot.core.problems import install_error_handlers
 from tradingbot.core.redis import make_redis
 from tradingbot.core.refusal import load
@@ -74,8 +76,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Content-Type", "X-API-Key", "X-Request-ID"],
-            expose_headers=["X-Request-ID"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
+            expose_headers=["Retry-After", "X-Request-ID"],
             max_age=600,
         )
     app.add_middleware(RequestMiddleware, slow=settings.slow_request_ms / 1000)
@@ -91,7 +93,8 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
         hub = EventHub(redis, database, settings)
         waker = Waker(settings)
         intake = Intake(settings, waker)
-        app.state.context = Context(settings, database, redis, publisher, hub, intake)
+        passwords, attempts = Passwords(), Attempts(redis, settings)
+        app.state.context = Context(settings, database, redis, publisher, hub, intake, passwords, attempts)
         publisher.start()
         hub.start()
         waker.start()
@@ -99,6 +102,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
         try:
             yield
         finally:
+            passwords.close()
             await hub.close()
             await intake.close()
             await waker.close()

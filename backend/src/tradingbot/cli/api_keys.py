@@ -38,8 +38,9 @@ async def _create(settings: Settings, arguments: argparse.Namespace) -> str:
     try:
         async with database.transaction() as session:
             user = await users.get_or_create(session, arguments.user)
-            return await api_keys.create(
-                session, user, arguments.name, settings.secret_key.get_secret_value()
+            _, key = await api_keys.create(
+                session, user.id, arguments.name, settings.secret_key.get_secret_value()
             )
+            return key
     finally:
         await database.close()

@@ -33,8 +33,10 @@ COMMANDS = {
     ),
     "migrate": Command("migrate", "bring the schema to head, under a lock"),
     "check": Command("check", "show what `serve` would find; exit code 1 if something fails"),
-    "strategy": Command("strategies", "create a strategy, and print its webhook address once"),
+    "strategy": Command("strategies", "create and list strategies; rotate their webhook addresses"),
     "api-key": Command("api_keys", "create an API key, and print it once"),
+    "halt": Command("halts", "stop trading, of one strategy, of a user, or of everybody"),
+    "encryption-key": Command("encryption", "count and re-encrypt the stored credentials after a rotation"),
     "model": Command("models", "list, verify and activate the models in MODELS_DIR"),
     "health": Command("health", "ask the server beside this; exit code 1 if it is ill", bare=True),
     "version": Command("version", "print the version", bare=True),
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
-    from tradingbot.core.errors import ProblemError
+    from tradingbot.core.errors import ProblemError, UnavailableError
     from tradingbot.core.logging import configure_logging
     from tradingbot.core.probes import ProbeError
     from tradingbot.core.refusal import SettingsRefusedError
@@ -73,7 +75,8 @@ def _run(run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace
         print(error, file=sys.stderr)
         return 1
     except ProblemError as error:
-        print(f"{error.detail} Run `tradingbot check` to see why.", file=sys.stderr)
+        why = " Run `tradingbot check` to see why." if isinstance(error, UnavailableError) else ""
+        print(f"{error.detail}{why}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -7,6 +7,7 @@ import sys
 from tradingbot.cli.arguments import add_json, add_owner, name
 from tradingbot.cli.output import print_once
 from tradingbot.core.database import Database
+from tradingbot.core.errors import ConflictError
 from tradingbot.core.refusal import load
 from tradingbot.core.settings import Settings
 from tradingbot.strategies import service as strategies
@@ -33,9 +34,10 @@ def run_create(arguments: argparse.Namespace) -> int:
     settings = load(Settings)
     try:
         token = asyncio.run(_create(settings, arguments))
-    except strategies.DuplicateStrategyError as error:
+    except ConflictError:
         print(
-            f"{arguments.user} has a strategy named {error} already; choose another --name", file=sys.stderr
+            f"{arguments.user} has a strategy named {arguments.name} already; choose another --name",
+            file=sys.stderr,
         )
         return 1
     url = f"{settings.public_url}/api/v1/webhooks/tradingview/{token}"

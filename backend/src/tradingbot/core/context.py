@@ -7,7 +7,9 @@ from fastapi import Depends
 from redis.asyncio import Redis
 from starlette.requests import HTTPConnection
 
+from tradingbot.auth.lockout import Attempts
 from tradingbot.core.database import Database
+from tradingbot.core.passwords import Passwords
 from tradingbot.core.settings import Settings
 from tradingbot.events.hub import EventHub
 from tradingbot.events.publisher import EventPublisher
@@ -24,6 +26,8 @@ class Context:
     publisher: EventPublisher
     hub: EventHub
     intake: Intake
+    passwords: Passwords
+    attempts: Attempts
 
 
 def get_context(connection: HTTPConnection) -> Context:

@@ -1,4 +1,4 @@
-"""Users by their e-mail address."""
+"""Users by their e-mail address, and what their passwords have to be like."""
 
 import re
 
@@ -7,7 +7,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tradingbot.users import repository
 from tradingbot.users.models import User
 
-_EMAIL = re.compile(r"^[^@\s\x00]{1,64}@[^@\s\x00]{1,189}$")
+# Printable ASCII: what two spellings of one letter are is not for us to judge.
+_EMAIL = re.compile(r"[!-?A-~]{1,64}@[!-?A-~]{1,189}")
+MAX_EMAIL = 254
+MIN_PASSWORD = 12
+MAX_PASSWORD = 256
 
 
 def normalise_email(email: str) -> str:
@@ -16,9 +20,26 @@ def normalise_email(email: str) -> str:
     Raises:
         ValueError: not an e-mail address.
     """
-    if not _EMAIL.match(email):
+    if not _EMAIL.fullmatch(email):
         raise ValueError("not an e-mail address")
     return email.lower()
+
+
+def check_password(password: str, email: str) -> None:
+    """Sees whether a password may be used: its length counts (NIST SP 800-63B, 5.1.1.2), not its characters.
+
+    Raises:
+        ValueError: saying why not.
+    """
+    if len(password) < MIN_PASSWORD:
+        raise ValueError(f"a password has at least {MIN_PASSWORD} characters")
+    if len(password) > MAX_PASSWORD:
+        raise ValueError(f"a password has at most {MAX_PASSWORD} characters")
+    lowered = password.strip().lower()
+    if lowered in (email, email.partition("@")[0]):
+        raise ValueError("a password is not the e-mail address")
+    if len(set(lowered)) < 4:
+        raise ValueError("a password has at least 4 different characters")
 
 
 async def get_or_create(session: AsyncSession, email: str) -> User:
