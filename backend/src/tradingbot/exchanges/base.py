@@ -10,7 +10,11 @@ from tradingbot.orders.models import OrderState, Side
 
 @dataclass(frozen=True)
 class OrderRequest:
-    """A market order: `quantity` in the base asset; `price` is what it was decided at, in the quote asset."""
+    """A market order: `quantity` in the base asset; `price` is what it was decided at, in the quote asset.
+
+    `issued_at` is when it was decided to send it (now, if not given). An exchange that refuses what comes later
+    than a window after that cannot be reached by a request that was held up on its way.
+    """
 
     client_order_id: str
     symbol: str
@@ -18,11 +22,16 @@ class OrderRequest:
     quantity: Decimal
     price: Decimal | None = None
     reduce_only: bool = False
+    issued_at: datetime | None = None
 
 
 @dataclass(frozen=True)
 class Trade:
-    """One execution. `fee` is in the quote asset; `at` is aware UTC."""
+    """One execution. `fee` is in the quote asset; `at` is aware UTC.
+
+    `fee_asset` is what it was paid in. A fee that the exchange took from the bought asset has been taken off
+    `quantity` too: that is what the account holds, and what can be sold again.
+    """
 
     trade_id: str
     quantity: Decimal
@@ -37,6 +46,8 @@ class OrderReport:
     """Where an order stands at the exchange, with all of its trades so far.
 
     `state` is one of submitted (accepted, nothing filled), partially_filled, filled, cancelled, rejected.
+    filled and cancelled are said only with all trades: until the exchange has told them, the order counts as
+    open. What is filled may be less than what was asked for, which is rounded down to the market's step.
     """
 
     client_order_id: str
@@ -88,10 +99,16 @@ class Exchange(Protocol):
 
         Raises:
             NotSentError: it did not answer, or not with that; ask again.
+            CredentialsError: it does not accept the key.
         """
 
     async def cancel(self, client_order_id: str, symbol: str) -> OrderReport | None:
-        """Cancels what is left of the order, and gives where it stands; None if the exchange has none."""
+        """Cancels what is left of the order, and gives where it stands; None if the exchange has none.
+
+        Raises:
+            NotSentError: it did not answer, or not with that; cancelling again does no harm.
+            CredentialsError: it does not accept the key.
+        """
 
     async def holding(self, symbol: str) -> Decimal | None:
         """Gives the signed quantity that the account holds of the symbol; None where nobody can say."""
