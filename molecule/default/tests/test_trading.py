@@ -1,0 +1,112 @@
+"""From the alert to the position: traded on paper once, within the strategy's limits, also when the worker was away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from stack import COMPOSE, call, output_of, run_on, wait_until
+
+from tests.testbed import hosts
+
+TRADED_WITHIN = 20
+
+
+class Desk:
+    """One strategy, as its owner sees it over HTTPS."""
+
+    def __init__(self, https_url: str, api_key: str, webhook_url: str) -> None:
+        self._url = https_url
+        self._headers = {"X-API-Key": api_key}
+        self._webhook = f"{https_url}/{webhook_url.split('/', 3)[3]}"
+
+    def send(self, **alert: Any) -> str:
+        """Send an alert of BTCUSDT; return its signal's id."""
+        answer = call("POST", self._webhook, json={"symbol": "BTCUSDT", "id": time.time_ns()} | alert)
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    def get(self, path: str) -> Any:
+        """Return what the API answers."""
+        answer = call("GET", f"{self._url}/api/v1/{path}", headers=self._headers)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def signal(self, identity: str) -> dict[str, Any]:
+        """Return a signal."""
+        return dict(self.get(f"signals/{identity}"))
+
+    def wait_until_decided(self, identity: str) -> str:
+        """Wait until the worker has decided on a signal; return its status."""
+        wait_until(lambda: self.signal(identity)["status"] != "queued", TRADED_WITHIN, f"signal {identity} is decided")
+        return str(self.signal(identity)["status"])
+
+    def position(self) -> Decimal:
+        """Return the quantity that the strategy holds."""
+        return sum((Decimal(item["quantity"]) for item in self.get("positions")["items"]), Decimal(0))
+
+
+@pytest.fixture
+def desk(https_url: str, backend_cli: Callable[..., dict[str, str]]) -> Desk:
+    """A user of their own with a strategy that may hold one BTC."""
+    user = f"trader-{time.time_ns()}@example.com"
+    made = backend_cli("strategy", "create", "--user", user, "--name", "first", "--max-position", "1")
+    key = backend_cli("api-key", "create", "--user", user, "--name", "first")["api_key"]
+    return Desk(https_url, key, made["webhook_url"])
+
+
+def test_an_alert_becomes_an_order_a_fill_and_a_position(desk: Desk) -> None:
+    identity = desk.send(action="buy", quantity="0.5", price="64000")
+    assert desk.wait_until_decided(identity) == "ordered"
+    (order,) = desk.get("orders")["items"]
+    assert (order["signal_id"], order["state"], order["filled_quantity"]) == (identity, "filled", "0.5")
+    (fill,) = desk.get("fills")["items"]
+    assert (fill["order_id"], fill["quantity"], fill["price"]) == (order["id"], "0.5", "64000")
+    assert desk.position() == Decimal("0.5")
+
+
+def test_a_limit_is_kept_and_the_refusal_says_which(desk: Desk) -> None:
+    identity = desk.send(action="buy", quantity="1.5", price="64000")
+    assert desk.wait_until_decided(identity) == "refused"
+    (refusal,) = desk.get("refusals")["items"]
+    assert (refusal["signal_id"], refusal["rule"]) == (identity, "max_position")
+    assert desk.get("orders")["items"] == []
+
+
+def test_alerts_wait_for_a_worker_that_is_away_and_are_traded_once(machine: hosts.Host, desk: Desk) -> None:
+    output_of(machine, f"{COMPOSE} stop worker")
+    try:
+        sent = [desk.send(action="buy", quantity="0.1", price="64000") for _ in range(3)]
+        sent.append(desk.send(market_position="long", position_size="0.4", price="64100"))
+        assert {desk.signal(identity)["status"] for identity in sent} == {"queued"}
+    finally:
+        output_of(machine, f"{COMPOSE} start worker")
+    assert [desk.wait_until_decided(identity) for identity in sent][-1] == "ordered"
+    assert desk.position() == Decimal("0.4")
+    assert len(desk.get("fills")["items"]) == len(desk.get("orders")["items"])
+
+
+def test_a_worker_that_is_killed_while_it_trades_doubles_nothing(machine: hosts.Host, desk: Desk) -> None:
+    sent = [desk.send(action=("buy", "sell")[number % 2], quantity="0.1", price="64000") for number in range(10)]
+    output_of(machine, "kill -9 $(docker inspect --format '{{.State.Pid}}' tradingbot-worker-1)")
+    sent += [desk.send(action=("buy", "sell")[number % 2], quantity="0.1", price="64000") for number in range(9)]
+    assert {desk.wait_until_decided(identity) for identity in sent} == {"ordered"}
+    assert len(desk.get("orders")["items"]) == len(desk.get("fills")["items"]) == 19
+    assert desk.position() == Decimal("0.1")
+
+
+def test_metrics_are_for_the_inside_only(machine: hosts.Host, https_url: str) -> None:
+    inside = output_of(
+        machine,
+        "python3 -",
+        "import urllib.request as r\nprint(r.urlopen('http://127.0.0.1:8001/metrics').read().decode())",
+    )
+    assert "tradingbot_" in inside
+    ask = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8002/metrics').read().decode())"
+    worker = output_of(machine, f'{COMPOSE} exec -T worker python -c "{ask}"')
+    assert "tradingbot_" in worker
+    assert call("GET", f"{https_url}/metrics").status_code == 404
+    assert run_on(machine, f"curl --silent --max-time 2 http://{machine.address}:8002/metrics").returncode != 0
