@@ -13,11 +13,17 @@ from typing import TextIO
 
 import httpx
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Subprotocol
 
 from tests.conftest import Account
 from tests.network import free_port
+from tests.ws_client import close_code, listen, protocols, record_events, sequences, url, user_id_of
+from tradingbot.core.database import Database
+from tradingbot.core.redis import make_redis
+from tradingbot.core.settings import Settings
+from tradingbot.events.publisher import EventPublisher
 
 
 @asynccontextmanager
@@ -53,33 +59,25 @@ async def _until_healthy(port: int, process: "subprocess.Popen[bytes]") -> None:
     raise AssertionError("the server ended")
 
 
-async def listen(port: int, account: Account) -> ClientConnection:
-    socket = await connect(f"ws://127.0.0.1:{port}/api/v1/ws", additional_headers=account.headers)
-    assert json.loads(await asyncio.wait_for(socket.recv(), 10)) == {"type": "ready"}
-    return socket
-
-
-async def test_live_signals_reach_clients_of_every_worker_and_shutdown_closes_them(
+async def test_live_events_reach_clients_of_every_worker_and_shutdown_closes_them(
     tmp_path: Path, account: Account, environment: dict[str, str]
 ) -> None:
     async with serving(tmp_path, 3) as (port, log):
         sockets = [await listen(port, account) for _ in range(12)]
+        await elsewhere(Settings(), account)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-            answer = await client.post(account.webhook, json={"symbol": "A", "action": "buy"})
-            assert answer.status_code == 202
             wrong = await client.post(
                 account.webhook, json={"symbol": "A", "action": "buy", "secret": "hush-1234"}
             )
             assert wrong.status_code == 403
         for socket in sockets:
-            event = json.loads(await asyncio.wait_for(socket.recv(), 5))
-            assert event["data"]["id"] == answer.json()["id"]
+            assert await sequences(socket, 50) == list(range(1, 51))
         assert len({_worker(line) for line in log.read_text().splitlines() if "Started server" in line}) == 3
         with pytest.raises(InvalidStatus) as refused:
-            await connect(f"ws://127.0.0.1:{port}/api/v1/ws", additional_headers={"X-API-Key": "wrong"})
+            await connect(url(port), subprotocols=[Subprotocol("tradingbot.v1"), Subprotocol("ticket.wrong")])
         assert refused.value.response.status_code == 401
         assert json.loads(refused.value.response.body or b"")["status"] == 401
-        closing = [asyncio.create_task(_close_code(socket)) for socket in sockets]
+        closing = [asyncio.create_task(close_code(socket)) for socket in sockets]
         os.kill(_parent(log), signal.SIGTERM)
         assert set(await asyncio.wait_for(asyncio.gather(*closing), 15)) == {1012}
     text = log.read_text()
@@ -89,11 +87,16 @@ async def test_live_signals_reach_clients_of_every_worker_and_shutdown_closes_th
         json.loads(line)
 
 
-async def _close_code(socket: ClientConnection) -> int | None:
-    with contextlib.suppress(ConnectionClosed):
-        while True:
-            await socket.recv()
-    return socket.close_code
+async def elsewhere(settings: Settings, account: Account) -> None:
+    """Records events, as another process does."""
+    redis = make_redis(settings)
+    publisher = EventPublisher(redis)
+    publisher.start()
+    database = Database(settings, publisher.publish_all)
+    await record_events(database, await user_id_of(database, account), 50)
+    await publisher.close()
+    await database.close()
+    await redis.aclose()
 
 
 def _worker(line: str) -> str:
@@ -156,11 +159,12 @@ async def test_client_that_does_not_answer_pings_is_closed(
 ) -> None:
     async with serving(tmp_path, 1, WEBSOCKET_PING_INTERVAL="0.3") as (port, _log):
         lively = await listen(port, account)
+        offered = ", ".join(await protocols(port, account))
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(
             b"GET /api/v1/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-            b"X-API-Key: " + account.api_key.encode() + b"\r\n\r\n"
+            b"Sec-WebSocket-Protocol: " + offered.encode() + b"\r\n\r\n"
         )
         received = await asyncio.wait_for(reader.read(), 15)
         writer.close()

@@ -164,6 +164,8 @@ class EventHub:
                 # Once may be a busy pool.
                 if self._polls_failed > 1:
                     self._tell(postgresql="away")
+            except Exception:  # a fault of ours in one round must not be the end of all
+                log.exception("live events are not followed")
 
     async def _poll(self) -> None:
         connections = [connection for group in self._connections.values() for connection in group]

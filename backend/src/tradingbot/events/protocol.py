@@ -1,4 +1,4 @@
-"""Uvicorn's WebSocket protocol, but closing a connection waits for no client.
+"""Uvicorn's WebSocket protocol, but closing a connection waits for no client, and refusing one is no error.
 
 As it is, `websocket.close` waits until the client takes data again, and a transport that is closed keeps what
 it could not send, and the connection, for as long as the client likes.
@@ -30,3 +30,6 @@ class LiveProtocol(WebSocketsSansIOProtocol):
             self.writable.set()
             self.loop.call_later(_PATIENCE, self.transport.abort)
         await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+            # A refusal is an answer; without this it is logged as the lack of one.
+            self.handshake_complete = True

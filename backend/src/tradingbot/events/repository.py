@@ -75,9 +75,8 @@ async def list_of_many(
     session: AsyncSession, after: Mapping[UUID, int], limit: int
 ) -> dict[UUID, list[StoredEvent]]:
     """Gives for each user the events after their number, at most `limit` each, in one query."""
-    wanted = func.unnest(
-        literal(list(after), ARRAY(Uuid)), literal(list(after.values()), ARRAY(BigInteger))
-    ).table_valued("user_id", "after", name="wanted")
+    numbers = func.unnest(literal(list(after), ARRAY(Uuid)), literal(list(after.values()), ARRAY(BigInteger)))
+    wanted = numbers.table_valued("user_id", "after", name="wanted").render_derived()
     newer = (
         select(StoredEvent)
         .where(StoredEvent.user_id == wanted.c.user_id, StoredEvent.sequence > wanted.c.after)
