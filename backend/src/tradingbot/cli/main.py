@@ -31,14 +31,18 @@ COMMANDS = {
     "serve": Command(
         "serve", "wait for PostgreSQL and Redis, check schema and directories, then start the web server"
     ),
+    "worker": Command("worker", "wait for PostgreSQL, then turn queued signals into orders"),
     "migrate": Command("migrate", "bring the schema to head, under a lock"),
     "check": Command("check", "show what `serve` would find; exit code 1 if something fails"),
     "strategy": Command("strategies", "create and list strategies; rotate their webhook addresses"),
-    "api-key": Command("api_keys", "create an API key, and print it once"),
+    "user": Command("users", "create, list, close and open accounts; set passwords"),
+    "api-key": Command("api_keys", "create, list and revoke API keys"),
     "halt": Command("halts", "stop trading, of one strategy, of a user, or of everybody"),
     "encryption-key": Command("encryption", "count and re-encrypt the stored credentials after a rotation"),
     "model": Command("models", "list, verify and activate the models in MODELS_DIR"),
-    "health": Command("health", "ask the server beside this; exit code 1 if it is ill", bare=True),
+    "health": Command(
+        "health", "ask the process beside this; exit code 1 if it is ill", bare=True
+    ),
     "version": Command("version", "print the version", bare=True),
 }
 
