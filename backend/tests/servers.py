@@ -16,6 +16,7 @@ REGISTRY = os.environ.get("TEST_REGISTRY", "127.0.0.1:5000/library")
 POSTGRES_IMAGE = f"{REGISTRY}/postgres:15-alpine"
 REDIS_IMAGE = f"{REGISTRY}/redis:7-alpine"
 START_SECONDS = 60
+USER = "tradingbot"
 
 
 @contextmanager
@@ -32,6 +33,35 @@ def postgresql() -> Iterator[str]:
         url = f"postgresql://tradingbot:{password}@127.0.0.1:{port}/tradingbot"
         _wait_until(lambda: _postgresql_answers(url))
         yield url
+
+
+class RestartablePostgresql:
+    """A server of its own, on a port that stays the same."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self.url = url
+        self._name = name
+
+    def restart(self, patience: int) -> None:
+        """Stops and starts it; 0 seconds of patience kill it. Returns when it answers."""
+        _docker("restart", "--time", str(patience), self._name)
+        _wait_until(lambda: _postgresql_answers(self.url))
+
+
+@contextmanager
+def restartable_postgresql(port: int) -> Iterator[RestartablePostgresql]:
+    """Gives a server that writes to its disk, as a test that restarts it wants."""
+    name, password = f"tradingbot-backend-test-restart-{secrets.token_hex(4)}", secrets.token_hex(12)
+    variables = (f"POSTGRES_USER={USER}", f"POSTGRES_PASSWORD={password}", f"POSTGRES_DB={USER}")
+    options = [part for variable in variables for part in ("--env", variable)]
+    publish = ("--publish", f"127.0.0.1:{port}:5432")
+    _docker("run", "--detach", "--name", name, *publish, *options, POSTGRES_IMAGE)
+    try:
+        server = RestartablePostgresql(f"postgresql://{USER}:{password}@127.0.0.1:{port}/{USER}", name)
+        _wait_until(lambda: _postgresql_answers(server.url))
+        yield server
+    finally:
+        _docker("rm", "--force", "--volumes", name)
 
 
 @contextmanager
