@@ -9,7 +9,7 @@ from datetime import datetime
 def print_once(as_json: bool, label: str, value: str, **more: object) -> None:
     """Prints a token that cannot be shown again: alone, or in a JSON object under `label` with `more`."""
     if as_json:
-        print(json.dumps({**more, label: value}, default=str))
+        print(json.dumps({**more, label: value}, default=_plain))
         return
     print(value)
     print("Keep it: it is stored as a hash and cannot be shown again.", file=sys.stderr)
