@@ -23,6 +23,7 @@ from decimal import Decimal, localcontext
 
 from tradingbot.core.amounts import ARITHMETIC, plain
 from tradingbot.risk.models import Rule
+from tradingbot.strategies.symbols import allows
 
 # Columns hold less than 1e20; the rest is room for sums of many orders.
 LARGEST = Decimal(10) ** 15
@@ -107,7 +108,7 @@ def _bookable(given: RiskInput, change: Decimal, after: Decimal) -> RefusalReaso
 
 
 def _tradable(given: RiskInput) -> RefusalReason | None:
-    if given.symbols and given.symbol not in given.symbols:
+    if not allows(given.symbols, given.symbol):
         return RefusalReason(Rule.SYMBOL, f"{given.symbol} is not one of the strategy's symbols")
     if given.price is None:
         return RefusalReason(Rule.NO_PRICE, f"no price of {given.symbol} is known")
