@@ -74,3 +74,18 @@ async def has_order(session: AsyncSession, account_id: UUID) -> bool:
 async def remove(session: AsyncSession, account_id: UUID) -> None:
     """Deletes the account."""
     await session.execute(delete(ExchangeAccount).where(ExchangeAccount.id == account_id))
+
+
+async def with_credentials(
+    session: AsyncSession, after: UUID, limit: int, *, lock: bool
+) -> Sequence[ExchangeAccount]:
+    """Gives the accounts of all users that have credentials, in the order of their ids; for key rotation."""
+    statement = (
+        select(ExchangeAccount)
+        .where(ExchangeAccount.key_envelope.is_not(None), ExchangeAccount.id > after)
+        .order_by(ExchangeAccount.id)
+        .limit(limit)
+    )
+    if lock:
+        statement = statement.with_for_update(key_share=True)
+    return (await session.execute(statement)).scalars().all()

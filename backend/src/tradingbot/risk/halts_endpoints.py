@@ -1,0 +1,73 @@
+"""Endpoints under /risk/halts: the kill switches."""
+
+from uuid import UUID
+
+from fastapi import APIRouter, status
+
+from tradingbot.auth.dependencies import Admin, Reader, Trader
+from tradingbot.core.context import Context, ContextDep
+from tradingbot.core.problems import documented
+from tradingbot.risk import halts
+from tradingbot.risk.halts import EVERYBODY, Target
+from tradingbot.risk.halts_schemas import HaltIn, HaltList, HaltOut
+
+router = APIRouter(prefix="/halts")
+
+
+@router.get("", responses=documented(401, 403, 503))
+async def list_halts(context: ContextDep, reader: Reader) -> HaltList:
+    """Lists what keeps your strategies from trading: your own halts, and the one for everybody."""
+    async with context.database.transaction() as session:
+        return HaltList(items=await halts.list_for(session, reader.user_id))
+
+
+@router.put("/all", responses=documented(401, 403, 422, 503))
+async def halt_all(context: ContextDep, trader: Trader, given: HaltIn | None = None) -> HaltOut:
+    """Halts all of your strategies, also those that you have not made yet."""
+    return await _on(context, Target(trader.user_id), given)
+
+
+@router.delete("/all", status_code=status.HTTP_204_NO_CONTENT, responses=documented(401, 403, 503))
+async def release_all(context: ContextDep, trader: Trader) -> None:
+    """Ends the halt of all; those of single strategies stay."""
+    await _off(context, Target(trader.user_id))
+
+
+@router.put("/strategies/{strategy_id}", responses=documented(401, 403, 404, 422, 503))
+async def halt_strategy(
+    context: ContextDep, trader: Trader, strategy_id: UUID, given: HaltIn | None = None
+) -> HaltOut:
+    """Halts one of your strategies."""
+    return await _on(context, Target(trader.user_id, strategy_id), given)
+
+
+@router.delete(
+    "/strategies/{strategy_id}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=documented(401, 403, 404, 422, 503),
+)
+async def release_strategy(context: ContextDep, trader: Trader, strategy_id: UUID) -> None:
+    """Ends the halt of this strategy; it trades again unless all are halted."""
+    await _off(context, Target(trader.user_id, strategy_id))
+
+
+@router.put("/everybody", responses=documented(401, 403, 422, 503))
+async def halt_everybody(context: ContextDep, _admin: Admin, given: HaltIn | None = None) -> HaltOut:
+    """Halts every strategy of every user. Administrators only."""
+    return await _on(context, EVERYBODY, given)
+
+
+@router.delete("/everybody", status_code=status.HTTP_204_NO_CONTENT, responses=documented(401, 403, 503))
+async def release_everybody(context: ContextDep, _admin: Admin) -> None:
+    """Ends the halt of everybody; those of users and strategies stay. Administrators only."""
+    await _off(context, EVERYBODY)
+
+
+async def _on(context: Context, target: Target, given: HaltIn | None) -> HaltOut:
+    async with context.database.transaction() as session:
+        return await halts.switch_on(session, target, given.reason if given else None)
+
+
+async def _off(context: Context, target: Target) -> None:
+    async with context.database.transaction() as session:
+        await halts.switch_off(session, target)

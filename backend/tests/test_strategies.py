@@ -1,0 +1,357 @@
+"""Strategies: what they may be, who may change them, and where their alerts go."""
+
+import asyncio
+import json
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.conftest import Account, make_account
+from tests.test_webhooks import assert_problem
+from tradingbot.core.settings import Settings
+from tradingbot.strategies.symbols import allows, without_repetition
+
+URL = "/api/v1/strategies"
+ALERT = {"symbol": "BTCUSDT", "action": "buy"}
+
+
+async def make(client: httpx.AsyncClient, account: Account, **settings: Any) -> dict[str, Any]:
+    answer = await client.post(URL, json={"name": "trend", **settings}, headers=account.headers)
+    assert answer.status_code == 201, answer.text
+    assert answer.headers["cache-control"] == "no-store"
+    strategy: dict[str, Any] = answer.json()
+    return strategy
+
+
+def path(strategy: dict[str, Any], *more: str) -> str:
+    return "/".join([URL, strategy["id"], *more])
+
+
+def hook(strategy: dict[str, Any]) -> str:
+    return str(strategy["webhook_url"]).removeprefix("http://localhost:8001")
+
+
+async def test_a_new_strategy_takes_alerts_at_the_address_that_is_shown_once(
+    client: httpx.AsyncClient, account: Account, settings: Settings
+) -> None:
+    strategy = await make(client, account)
+    assert hook(strategy).startswith("/api/v1/webhooks/tradingview/tbw_")
+    assert (await client.post(hook(strategy), json=ALERT)).status_code == 202
+    shown = (await client.get(path(strategy), headers=account.headers)).json()
+    assert shown == {name: value for name, value in strategy.items() if name != "webhook_url"}
+    assert shown["sizing"] == "alert"
+    assert shown["is_active"] is True
+    signals = (await client.get("/api/v1/signals", headers=account.headers)).json()["items"]
+    assert [signal["strategy_id"] for signal in signals] == [strategy["id"]]
+
+
+async def test_everything_that_is_set_comes_back(client: httpx.AsyncClient, account: Account) -> None:
+    given = {
+        "symbols": ["BTCUSDT", "btcusdt", "BINANCE:ETHUSDT.P"],
+        "sizing": "equity_percent",
+        "sizing_value": "12.5",
+        "max_position": "0.000000000000000001",
+        "max_order_value": 1000,
+        "max_daily_loss": 99.5,
+        "max_orders_per_minute": 6,
+        "max_alert_age": 30,
+        "model_name": "tiny-lstm",
+        "model_mode": "veto",
+        "is_active": False,
+    }
+    strategy = await make(client, account, **given)
+    expected = given | {
+        "symbols": ["BTCUSDT", "BINANCE:ETHUSDT.P"],
+        "max_order_value": "1000",
+        "max_daily_loss": "99.5",
+    }
+    assert {name: strategy[name] for name in expected} == expected
+    assert (await client.post(hook(strategy), json=ALERT)).status_code == 404
+
+
+INVALID = [
+    ({"name": ""}, "name"),
+    ({"name": "x" * 101}, "name"),
+    ({"name": "a\x00b"}, "name"),
+    ({"name": "\ud800"}, "name"),
+    ({"name": None}, "name"),
+    ({"max_order_valu": "5"}, "max_order_valu"),
+    ({"symbols": [""]}, "symbols"),
+    ({"symbols": ["x" * 65]}, "symbols"),
+    ({"symbols": ["X"] * 201}, "symbols"),
+    ({"sizing": "all_in"}, "sizing"),
+    ({"sizing": "fixed_quote"}, "sizing_value"),
+    ({"sizing_value": "0"}, "sizing_value"),
+    ({"sizing_value": "-1"}, "sizing_value"),
+    ({"sizing_value": True}, "sizing_value"),
+    ({"max_position": "1e-19"}, "max_position"),
+    ({"max_position": "1e999999999"}, "max_position"),
+    ({"max_position": "99999999999999999999.9999999999999999999"}, "max_position"),
+    ({"max_position": "NaN"}, "max_position"),
+    ({"max_orders_per_minute": 0}, "max_orders_per_minute"),
+    ({"max_alert_age": 0}, "max_alert_age"),
+    ({"model_mode": "veto"}, "model_name"),
+    ({"model_name": "../etc", "model_mode": "veto"}, "model_name"),
+    ({"exchange_account_id": "x"}, "exchange_account_id"),
+    ({"exchange_account_id": str(uuid4())}, "exchange account"),
+]
+
+
+@pytest.mark.parametrize(("change", "named"), INVALID)
+async def test_what_is_not_valid_is_refused_by_name(
+    client: httpx.AsyncClient, account: Account, change: dict[str, Any], named: str
+) -> None:
+    # Not by `json=`: it cannot write half of a surrogate pair, and JSON can.
+    headers = account.headers | {"Content-Type": "application/json"}
+    body = json.dumps({"name": "trend", **change})
+    answer = await client.post(URL, content=body, headers=headers)
+    assert_problem(answer, 422)
+    assert named in answer.text
+    strategy = await make(client, account)
+    changed = await client.patch(path(strategy), content=json.dumps(change), headers=headers)
+    assert_problem(changed, 422)
+    assert named in changed.text
+    assert (await client.get(path(strategy), headers=account.headers)).json()["name"] == "trend"
+
+
+async def test_a_patch_changes_what_it_names_and_null_clears_a_limit(
+    client: httpx.AsyncClient, account: Account
+) -> None:
+    strategy = await make(client, account, max_position="5", max_daily_loss="7", symbols=["A"])
+    before = (await client.get(path(strategy), headers=account.headers)).json()
+    change: dict[str, Any] = {"max_position": None, "max_orders_per_minute": 3, "symbols": []}
+    after = (await client.patch(path(strategy), json=change, headers=account.headers)).json()
+    assert after == before | change
+    assert (await client.get(path(strategy), headers=account.headers)).json() == after
+    assert (await client.patch(path(strategy), json={}, headers=account.headers)).json() == after
+
+
+async def test_a_patch_is_judged_with_what_stays(client: httpx.AsyncClient, account: Account) -> None:
+    strategy = await make(client, account, sizing="fixed_quantity", sizing_value="1")
+    url = path(strategy)
+    assert_problem(await client.patch(url, json={"sizing_value": None}, headers=account.headers), 422)
+    changed = await client.patch(url, json={"sizing": "fixed_quote"}, headers=account.headers)
+    assert (changed.json()["sizing"], changed.json()["sizing_value"]) == ("fixed_quote", "1")
+    cleared = {"sizing": "alert", "sizing_value": None}
+    assert (await client.patch(url, json=cleared, headers=account.headers)).status_code == 200
+
+
+async def test_off_and_on(client: httpx.AsyncClient, account: Account) -> None:
+    strategy = await make(client, account)
+    for active, status in ((False, 404), (True, 202)):
+        await client.patch(path(strategy), json={"is_active": active}, headers=account.headers)
+        assert (await client.post(hook(strategy), json=ALERT)).status_code == status
+
+
+async def test_a_name_is_taken_once_by_each_user(
+    client: httpx.AsyncClient, account: Account, settings: Settings
+) -> None:
+    strategy = await make(client, account)
+    again = await client.post(URL, json={"name": " trend "}, headers=account.headers)
+    assert_problem(again, 409)
+    assert "trend" in again.json()["detail"]
+    assert_problem(await client.patch(path(strategy), json={"name": "first"}, headers=account.headers), 409)
+    assert (
+        await client.patch(path(strategy), json={"name": "trend"}, headers=account.headers)
+    ).status_code == 200
+    await make(client, await make_account(settings, "other@mail.test"))
+
+
+async def test_the_same_name_at_once(client: httpx.AsyncClient, account: Account) -> None:
+    posts = [client.post(URL, json={"name": "trend"}, headers=account.headers) for _ in range(8)]
+    statuses = sorted(answer.status_code for answer in await asyncio.gather(*posts))
+    assert statuses == [201] + [409] * 7
+
+
+async def test_a_rotated_token_is_dead_at_once(client: httpx.AsyncClient, account: Account) -> None:
+    strategy = await make(client, account)
+    rotated = await client.post(path(strategy, "webhook-token"), headers=account.headers)
+    assert rotated.headers["cache-control"] == "no-store"
+    assert_problem(await client.post(hook(strategy), json=ALERT), 404)
+    assert (await client.post(hook(rotated.json()), json=ALERT)).status_code == 202
+
+
+async def test_secrets(client: httpx.AsyncClient, account: Account, database_url: str) -> None:
+    strategy = await make(client, account)
+    url = path(strategy, "secret")
+
+    async def alert(secret: str, number: int) -> int:
+        body = ALERT | {"secret": secret, "id": number}
+        return (await client.post(hook(strategy), json=body)).status_code
+
+    made = (await client.post(url, headers=account.headers)).json()["secret"]
+    assert await alert(made, 1) == 202
+    mine = "hV3rQ8mZ1xT6bN4kLp"
+    answer = await client.post(url, json={"secret": f" {mine} "}, headers=account.headers)
+    assert answer.json() == {"secret": mine}
+    assert answer.headers["cache-control"] == "no-store"
+    assert [await alert(made, 2), await alert(mine, 3)] == [403, 202]
+    assert (await client.get(path(strategy), headers=account.headers)).json()["has_secret"] is True
+    connection = await asyncpg.connect(database_url)
+    stored = await connection.fetchval("SELECT secret_hash FROM strategies WHERE name = 'trend'")
+    await connection.close()
+    assert len(stored) == 64
+    assert mine not in stored
+    assert (await client.delete(url, headers=account.headers)).status_code == 204
+    assert await alert(mine, 4) == 403
+    assert (await client.get(path(strategy), headers=account.headers)).json()["has_secret"] is False
+
+
+@pytest.mark.parametrize(
+    "secret", ["changeme-changeme", "short", "x" * 513, "a" * 32, "tab\tin-it-0123456789"]
+)
+async def test_a_weak_secret_is_refused_and_not_repeated(
+    client: httpx.AsyncClient, account: Account, secret: str
+) -> None:
+    strategy = await make(client, account)
+    answer = await client.post(path(strategy, "secret"), json={"secret": secret}, headers=account.headers)
+    assert_problem(answer, 422)
+    assert secret not in answer.text
+
+
+async def test_pages(client: httpx.AsyncClient, account: Account) -> None:
+    names = [(await make(client, account, name=f"s{number}"))["name"] for number in range(5)]
+    seen: list[str] = []
+    parameters = {"limit": "2"}
+    while True:
+        page = (await client.get(URL, params=parameters, headers=account.headers)).json()
+        seen += [item["name"] for item in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        parameters["cursor"] = page["next_cursor"]
+    assert seen == [*reversed(names), "first"]
+
+
+async def test_others_strategies_are_not_there(
+    client: httpx.AsyncClient, account: Account, settings: Settings
+) -> None:
+    strategy = await make(client, account)
+    other = (await make_account(settings, "other@mail.test")).headers
+    calls = [
+        client.get(path(strategy), headers=other),
+        client.patch(path(strategy), json={"name": "mine"}, headers=other),
+        client.delete(path(strategy), headers=other),
+        client.post(path(strategy, "webhook-token"), headers=other),
+        client.post(path(strategy, "secret"), headers=other),
+        client.delete(path(strategy, "secret"), headers=other),
+    ]
+    for call in calls:
+        assert_problem(await call, 404)
+    assert (await client.get(path(strategy), headers=account.headers)).json()["has_secret"] is False
+    assert (await client.post(hook(strategy), json=ALERT)).status_code == 202
+    assert [item["name"] for item in (await client.get(URL, headers=other)).json()["items"]] == ["first"]
+
+
+async def test_a_key_that_reads_does_not_write(
+    client: httpx.AsyncClient, account: Account, database_url: str
+) -> None:
+    strategy = await make(client, account)
+    await store(database_url, "UPDATE api_keys SET scopes = '{read}'")
+    assert (await client.get(path(strategy), headers=account.headers)).status_code == 200
+    assert_problem(await client.post(URL, json={"name": "x"}, headers=account.headers), 403)
+    assert_problem(await client.patch(path(strategy), json={"name": "x"}, headers=account.headers), 403)
+    assert_problem(await client.delete(path(strategy), headers=account.headers), 403)
+    assert_problem(await client.get(URL), 401)
+
+
+async def test_delete(client: httpx.AsyncClient, account: Account, database_url: str) -> None:
+    strategy = await make(client, account)
+    assert (await client.delete(path(strategy), headers=account.headers)).status_code == 204
+    assert_problem(await client.get(path(strategy), headers=account.headers), 404)
+    assert_problem(await client.delete(path(strategy), headers=account.headers), 404)
+
+
+async def test_a_strategy_with_work_or_orders_stays(
+    client: httpx.AsyncClient, account: Account, database_url: str
+) -> None:
+    strategy = await make(client, account)
+    await client.post(hook(strategy), json=ALERT)
+    waiting = await client.delete(path(strategy), headers=account.headers)
+    assert_problem(waiting, 409)
+    assert "still to be worked on" in waiting.text
+    await store(database_url, "DELETE FROM outbox")
+    await store(database_url, ORDER, "filled")
+    traded = await client.delete(path(strategy), headers=account.headers)
+    assert_problem(traded, 409)
+    assert "switch it off instead" in traded.text
+
+
+ORDER = """
+    WITH account AS (
+        INSERT INTO exchange_accounts (user_id, name, exchange, mode)
+        SELECT user_id, 'of the order', 'paper', 'paper' FROM strategies WHERE name = 'trend'
+        RETURNING id, user_id
+    )
+    INSERT INTO orders (
+        user_id, strategy_id, exchange_account_id, client_order_id, symbol, side, quantity, state
+    )
+    SELECT user_id, strategies.id, account.id, 'tb1', 'A', 'buy', 1, $1
+    FROM account JOIN strategies USING (user_id) WHERE strategies.name = 'trend'
+"""
+POSITION = """
+    INSERT INTO positions (user_id, strategy_id, symbol, quantity)
+    SELECT user_id, id, 'A', -1 FROM strategies WHERE name = 'trend'
+"""
+
+
+async def store(url: str, statement: str, *values: Any) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute(statement, *values)
+    await connection.close()
+
+
+@pytest.mark.parametrize(("state", "status"), [("unknown", 409), ("cancelled", 200)])
+async def test_the_account_does_not_change_under_an_open_order(
+    client: httpx.AsyncClient, account: Account, database_url: str, state: str, status: int
+) -> None:
+    strategy = await make(client, account)
+    await store(database_url, ORDER, state)
+    accounts = (await client.get("/api/v1/exchange-accounts", headers=account.headers)).json()["items"]
+    change = {"exchange_account_id": accounts[0]["id"]}
+    answer = await client.patch(path(strategy), json=change, headers=account.headers)
+    assert answer.status_code == status, answer.text
+
+
+async def test_the_account_does_not_change_under_a_position(
+    client: httpx.AsyncClient, account: Account, database_url: str
+) -> None:
+    strategy = await make(client, account)
+    await store(database_url, ORDER, "filled")
+    await store(database_url, POSITION)
+    accounts = (await client.get("/api/v1/exchange-accounts", headers=account.headers)).json()["items"]
+    change = {"exchange_account_id": accounts[0]["id"]}
+    assert_problem(await client.patch(path(strategy), json=change, headers=account.headers), 409)
+    await store(database_url, "UPDATE positions SET quantity = 0")
+    assert (await client.patch(path(strategy), json=change, headers=account.headers)).status_code == 200
+
+
+async def test_the_account_of_another_user_is_not_there(
+    client: httpx.AsyncClient, account: Account, settings: Settings, database_url: str
+) -> None:
+    other = await make_account(settings, "other@mail.test")
+    await make(client, other)
+    await store(database_url, ORDER, "filled")
+    accounts = (await client.get("/api/v1/exchange-accounts", headers=other.headers)).json()["items"]
+    body = {"name": "trend", "exchange_account_id": accounts[0]["id"]}
+    answer = await client.post(URL, json=body, headers=account.headers)
+    assert_problem(answer, 422)
+    assert "no such exchange account" in answer.text
+
+
+@given(st.lists(st.text(min_size=1, max_size=5)))
+def test_symbols_keep_their_first_spelling(symbols: list[str]) -> None:
+    kept = without_repetition(symbols)
+    assert len({symbol.casefold() for symbol in kept}) == len(kept)
+    assert all(allows(kept, symbol) and allows(kept, symbol.casefold()) for symbol in symbols)
+    assert [symbol for symbol in symbols if symbol in kept][: len(kept)][:1] == symbols[:1]
+
+
+def test_allowed_symbols() -> None:
+    assert allows([], "ANY")
+    assert allows(["BTCUSDT"], "btcusdt")
+    assert not allows(["BTCUSDT"], "BINANCE:BTCUSDT")
