@@ -194,8 +194,6 @@ class WorkerSettings(_Settings):
     # Touched while the worker is alive and PostgreSQL answers it; see `tradingbot health worker`.
     worker_health_file: Path = Path(tempfile.gettempdir()) / "tradingbot-worker.alive"
     worker_health_max_age: PositiveFloat = 60.0
-    # From when on an exchange that knows nothing of an order that we sent cannot get it any more.
-    order_settle_time: PositiveFloat = 10.0
     reconcile_interval: PositiveFloat = 5.0
     # How often positions are compared with what the exchange holds.
     reconcile_positions_interval: PositiveFloat = 60.0

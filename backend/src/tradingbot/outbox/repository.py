@@ -1,8 +1,9 @@
 """Queries on the outbox."""
 
+from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -10,6 +11,35 @@ from tradingbot.outbox.models import OutboxRow, Task
 
 # PostgreSQL channel that wakes workers.
 CHANNEL = "tradingbot_outbox"
+_CLAIM_ROUNDS = 3
+
+# The oldest row of each strategy, found by skipping from strategy to strategy in the index: its cost is that
+# of the number of strategies with work, not of the number of rows. The lock is tried row by row, from the
+# oldest on, and only until one is got: OFFSET 0 keeps the planner from trying it earlier.
+_LOCK_A_STRATEGY = text(
+    """
+    WITH RECURSIVE heads AS (
+        (SELECT strategy_id, id, available_at FROM outbox ORDER BY strategy_id, id LIMIT 1)
+        UNION ALL
+        SELECT following.* FROM heads CROSS JOIN LATERAL (
+            SELECT strategy_id, id, available_at FROM outbox
+            WHERE strategy_id > heads.strategy_id ORDER BY strategy_id, id LIMIT 1
+        ) AS following
+    )
+    SELECT strategy_id FROM (
+        SELECT strategy_id FROM heads WHERE available_at <= now() ORDER BY id OFFSET 0
+    ) AS due
+    WHERE pg_try_advisory_xact_lock(hashtextextended('outbox:' || strategy_id, 0))
+    LIMIT 1
+    """
+)
+
+
+class Backlog(NamedTuple):
+    """How many rows there are, and for how long the oldest that is due has waited (seconds)."""
+
+    rows: int
+    oldest: float
 
 
 async def add(
@@ -24,3 +54,49 @@ async def add(
     values = {"task": task, "strategy_id": strategy_id, "signal_id": signal_id, "order_id": order_id}
     await session.execute(insert(OutboxRow).values(values))
     await session.execute(text(f"NOTIFY {CHANNEL}"))
+
+
+async def claim(session: AsyncSession) -> OutboxRow | None:
+    """Takes the oldest row that is due of a strategy that nobody works for; None if there is none.
+
+    The row is taken for as long as this transaction lasts, and with it the strategy: an older row that is
+    committed later than a newer one waits until the newer one is done, rather than being worked on beside it.
+    """
+    for _ in range(_CLAIM_ROUNDS):
+        strategy_id = (await session.execute(_LOCK_A_STRATEGY)).scalar_one_or_none()
+        if strategy_id is None:
+            return None
+        row = await _lock_oldest(session, strategy_id)
+        if row is not None:
+            return row
+        # Somebody finished or postponed the row in between: we have its strategy locked for nothing.
+    return None
+
+
+async def _lock_oldest(session: AsyncSession, strategy_id: UUID) -> OutboxRow | None:
+    # A statement of its own sees what others have committed before we got the strategy.
+    oldest = select(func.min(OutboxRow.id)).where(OutboxRow.strategy_id == strategy_id).scalar_subquery()
+    statement = select(OutboxRow).where(OutboxRow.id == oldest, OutboxRow.available_at <= func.now())
+    return (await session.execute(statement.with_for_update(skip_locked=True))).scalar_one_or_none()
+
+
+async def finish(session: AsyncSession, row_id: int) -> None:
+    """Removes a row whose work is done."""
+    await session.execute(delete(OutboxRow).where(OutboxRow.id == row_id))
+
+
+async def postpone(session: AsyncSession, row_id: int, seconds: float, attempts: int, error: str) -> None:
+    """Lets a row, and with it the later ones of its strategy, wait for `seconds`."""
+    due = func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+    await session.execute(
+        update(OutboxRow)
+        .where(OutboxRow.id == row_id)
+        .values(available_at=due, attempts=attempts, last_error=error[:500])
+    )
+
+
+async def backlog(session: AsyncSession) -> Backlog:
+    """Counts what waits or is worked on."""
+    age = func.extract("epoch", func.now() - func.min(OutboxRow.available_at))
+    rows, oldest = (await session.execute(select(func.count(), age).select_from(OutboxRow))).one()
+    return Backlog(rows, max(float(oldest or 0), 0.0))

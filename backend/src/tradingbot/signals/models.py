@@ -75,4 +75,6 @@ class Signal(Identified, Base):
     payload: Mapped[dict[str, Any]] = mapped_column(JSONB)
     status: Mapped[str] = mapped_column(String(16), server_default=text("'queued'"))
     status_reason: Mapped[str | None] = mapped_column(String(500))
+    # When a worker first took it up, and when its fate was decided.
+    taken_at: Mapped[datetime | None]
     processed_at: Mapped[datetime | None]

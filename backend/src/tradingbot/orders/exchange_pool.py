@@ -1,0 +1,106 @@
+"""The exchanges that a worker speaks to: opened when first needed, one for each account."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+from uuid import UUID
+
+import structlog
+
+from tradingbot.core.errors import UnavailableError
+from tradingbot.exchanges.base import Exchange, ExchangeError, NotSentError
+from tradingbot.exchanges.models import ExchangeAccount
+
+log = structlog.stdlib.get_logger("tradingbot.exchanges")
+
+Opener = Callable[[ExchangeAccount], Exchange]
+ResultT = TypeVar("ResultT")
+
+
+class _Open:
+    """An exchange, and how many use it now."""
+
+    def __init__(self, exchange: Exchange, fingerprint: Hashable) -> None:
+        self.exchange = exchange
+        self.fingerprint = fingerprint
+        self.users = 0
+
+
+class ExchangePool:
+    """Opens an exchange by `opener`, and another one when the account has changed."""
+
+    def __init__(self, opener: Opener, timeout: float) -> None:
+        self._opener = opener
+        self._open: dict[UUID, _Open] = {}
+        self._retired: list[_Open] = []
+        # Seconds after which we do not wait for an answer any more, whatever the exchange's own limit does.
+        self.timeout = timeout
+
+    @asynccontextmanager
+    async def of(self, account: ExchangeAccount) -> AsyncIterator[Exchange]:
+        """Gives the account's exchange.
+
+        Raises:
+            CredentialsError, EnvelopeError: it cannot be opened.
+        """
+        opened = await self._get(account)
+        opened.users += 1
+        try:
+            yield opened.exchange
+        finally:
+            opened.users -= 1
+            if opened.users == 0 and opened in self._retired:
+                self._retired.remove(opened)
+                await _close(opened.exchange)
+
+    async def close(self) -> None:
+        """Closes all."""
+        for opened in [*self._open.values(), *self._retired]:
+            await _close(opened.exchange)
+        self._open.clear()
+        self._retired.clear()
+
+    async def _get(self, account: ExchangeAccount) -> _Open:
+        fingerprint = _fingerprint(account)
+        opened = self._open.get(account.id)
+        if opened is not None and opened.fingerprint == fingerprint:
+            return opened
+        fresh = _Open(self._opener(account), fingerprint)
+        self._open[account.id] = fresh
+        if opened is not None and opened.users:
+            self._retired.append(opened)
+        elif opened is not None:
+            await _close(opened.exchange)
+        return fresh
+
+
+async def ask(question: Awaitable[ResultT], seconds: float) -> ResultT:
+    """Waits for an answer that changes nothing at the exchange; whatever goes wrong, it may be asked again.
+
+    Raises:
+        ExchangeError: as the exchange says; NotSentError for a time-out and for what it should not raise.
+        UnavailableError: PostgreSQL is away.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await question
+    except (ExchangeError, UnavailableError):
+        raise
+    except TimeoutError:
+        raise NotSentError("the exchange did not answer in time") from None
+    except Exception as error:
+        log.exception("an exchange's answer is not understood")
+        raise NotSentError(f"the answer was not understood: {type(error).__name__}") from error
+
+
+def _fingerprint(account: ExchangeAccount) -> Hashable:
+    return tuple(getattr(account, column.key) for column in ExchangeAccount.__table__.columns)
+
+
+async def _close(exchange: Exchange) -> None:
+    try:
+        async with asyncio.timeout(5):
+            await exchange.close()
+    except Exception:
+        log.exception("an exchange does not close")

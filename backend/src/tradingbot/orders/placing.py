@@ -1,0 +1,449 @@
+"""From a stored order to its fills, through whatever happens between us and the exchange.
+
+The fence: only who moves an order from `new` to `submitted`, in a committed transaction, may send it, and
+sends it at once or never. Whoever finds an order `submitted` that it did not send asks the exchange by client
+order id, and sends again only when the exchange, asked after the time in which the first request could still
+have arrived, does not know it.
+"""
+
+import asyncio
+from dataclasses import replace
+from datetime import datetime
+from time import monotonic
+from uuid import UUID
+
+import structlog
+
+from tradingbot.core.crypto import EnvelopeError
+from tradingbot.core.errors import UnavailableError
+from tradingbot.core.models import utc_now
+from tradingbot.core.settings import Settings
+from tradingbot.exchanges.base import (
+    CredentialsError,
+    Exchange,
+    ExchangeError,
+    NotSentError,
+    OrderReport,
+    OrderRequest,
+    OutcomeUnknownError,
+    RejectedError,
+)
+from tradingbot.exchanges.models import ExchangeAccount
+from tradingbot.exchanges.service import LiveForbiddenError, check_mode
+from tradingbot.orders import repository
+from tradingbot.orders.changes import Changes, Changing
+from tradingbot.orders.exchange_pool import ExchangePool, ask
+from tradingbot.orders.models import FINAL_STATES, Order, OrderState, Side
+from tradingbot.orders.outcome import DONE, Later, Outcome, Steps
+from tradingbot.orders.repository import Placement
+from tradingbot.orders.states import may_become
+from tradingbot.positions import service as positions
+from tradingbot.risk import service as risk
+from tradingbot.risk.evaluate import RefusalReason, evaluate
+from tradingbot.risk.models import Rule
+from tradingbot.signals.models import Action, MarketPosition, Signal, SignalStatus
+from tradingbot.strategies.models import Strategy
+
+log = structlog.stdlib.get_logger("tradingbot.orders")
+
+_ROUNDS = 6
+_SOON = 0.2
+
+
+class Placer:
+    """Places orders and finds out what became of them."""
+
+    def __init__(self, changing: Changing, exchanges: ExchangePool, settings: Settings, steps: Steps) -> None:
+        self._changing = changing
+        self._exchanges = exchanges
+        self._settings = settings
+        self._steps = steps
+
+    async def place(self, order_id: UUID, queued_at: datetime | None = None) -> Outcome:
+        """Goes on with the order from wherever it stands, until the exchange has it or it is over."""
+        for _ in range(_ROUNDS):
+            async with self._changing.transaction() as changes:
+                placement = await repository.placement(changes.session, order_id, queued_at)
+            if placement is None or is_known(placement.order):
+                return DONE
+            try:
+                async with self._exchanges.of(placement.account) as exchange:
+                    outcome = await self._step(exchange, placement)
+            except (CredentialsError, EnvelopeError) as error:
+                outcome = await self._not_opened(placement, error)
+            if outcome is not None:
+                return outcome
+        return Later("the order changes all the time")
+
+    async def refresh(self, order_id: UUID) -> bool:
+        """Asks the exchange where an order stands; tells whether it is over."""
+        async with self._changing.transaction() as changes:
+            placement = await repository.placement(changes.session, order_id)
+        if placement is None:
+            return True
+        if not is_known(placement.order):
+            # Nobody else comes back to it: its row would have been before ours.
+            await self.place(order_id)
+            async with self._changing.transaction() as changes:
+                order = await repository.find(changes.session, order_id)
+        else:
+            async with self._exchanges.of(placement.account) as exchange:
+                order = await self.follow(exchange, placement)
+        return order is None or order.state in FINAL_STATES
+
+    async def follow(self, exchange: Exchange, placement: Placement) -> Order | None:
+        """Cancels if that is wanted, or asks; books what the exchange says; gives the order as it is then.
+
+        Raises:
+            ExchangeError: it did not answer.
+        """
+        order = placement.order
+        report = None
+        is_over = order.state in FINAL_STATES
+        if order.cancel_requested_at is not None and is_known(order) and not is_over:
+            cancelling = exchange.cancel(order.client_order_id, order.symbol)
+            report = await ask(cancelling, self._exchanges.timeout)
+        if report is None:
+            report = await self._find(exchange, order)
+        if report is not None:
+            return await self.adopt(order.id, report, placement.account)
+        if is_known(order) and not is_over and is_settled(exchange, placement):
+            return await self._lost(placement)
+        return order
+
+    async def adopt(self, order_id: UUID, report: OrderReport, account: ExchangeAccount) -> Order | None:
+        """Books what an exchange says of an order. Saying it again changes nothing."""
+        async with self._changing.transaction() as changes:
+            session = changes.session
+            order = await repository.lock(session, order_id)
+            if order is None:
+                return None
+            for trade in report.trades:
+                if await positions.apply(session, order, trade):
+                    changes.fill(order, trade, account.exchange)
+            moved = await _move_as_reported(changes, order, report)
+            if moved is not None:
+                await changes.order(moved, account.exchange)
+                _tell_rejection(changes, moved)
+            await self._steps("recording")
+        await self._steps("recorded")
+        return moved or order
+
+    async def cancel(self, order_id: UUID) -> Outcome:
+        """Carries out a request to cancel, as far as possible now; the reconcile loop does the rest."""
+        async with self._changing.transaction() as changes:
+            placement = await repository.placement(changes.session, order_id)
+            if placement is None or placement.order.state in FINAL_STATES:
+                return DONE
+            order = await repository.move(
+                changes.session,
+                order_id,
+                OrderState.CANCELLED,
+                repository.is_new(),
+                reason="cancelled before it was sent",
+            )
+            if order is not None:
+                await changes.order(order, placement.account.exchange)
+                return DONE
+        if is_known(placement.order):
+            async with self._exchanges.of(placement.account) as exchange:
+                await self.follow(exchange, placement)
+        return DONE
+
+    async def give_up(self, order: Order, account: ExchangeAccount, reason: str) -> bool:
+        """Rejects an order that was never sent; tells whether it was still so."""
+        async with self._changing.transaction() as changes:
+            rejected = await self._reject(changes, order, account, reason)
+            if rejected and order.signal_id is not None:
+                await fail(changes, order.signal_id, reason)
+        return rejected
+
+    async def _step(self, exchange: Exchange, placement: Placement) -> Outcome | None:
+        if placement.order.state == OrderState.NEW:
+            return await self._send(exchange, placement)
+        return await self._resolve(exchange, placement)
+
+    async def _send(self, exchange: Exchange, placement: Placement) -> Outcome | None:
+        order, account = placement.order, placement.account
+        if order.cancel_requested_at is not None:
+            return await self.cancel(order.id)
+        async with self._changing.transaction() as changes:
+            refusal = await self._objection(changes, placement)
+            if refusal is not None:
+                await self._refuse(changes, placement, refusal)
+                return DONE
+            issued_at, started = utc_now(), monotonic()
+            submitted = await repository.submit(changes.session, order.id, order.attempts)
+            if submitted is None:
+                return None
+            await changes.order(submitted, account.exchange)
+            await self._steps("submitting")
+        await self._steps("submitted")
+        if monotonic() - started > max(exchange.settle_time / 2, 1):
+            # Others may soon take it for lost: too late to send it safely.
+            return Later("the process was held up before it could send the order", _SOON)
+        return await self._post(exchange, submitted, account, issued_at)
+
+    async def _post(
+        self, exchange: Exchange, order: Order, account: ExchangeAccount, issued_at: datetime
+    ) -> Outcome | None:
+        try:
+            async with asyncio.timeout(self._exchanges.timeout):
+                report = await exchange.place(_request(order, issued_at))
+        except NotSentError as error:
+            return await self._not_sent(order, account, error)
+        except (RejectedError, CredentialsError) as error:
+            return await self._rejected(exchange, order, account, str(error))
+        except (OutcomeUnknownError, TimeoutError, UnavailableError) as error:
+            return await self._unknown(order, account, str(error) or "no answer in time")
+        except Exception as error:
+            log.exception("an order's answer is not understood", order_id=str(order.id))
+            return await self._unknown(
+                order, account, f"the answer was not understood: {type(error).__name__}"
+            )
+        await self._steps("placed")
+        await self.adopt(order.id, report, account)
+        return DONE
+
+    async def _resolve(self, exchange: Exchange, placement: Placement) -> Outcome | None:
+        order, account = placement.order, placement.account
+        if order.state == OrderState.SUBMITTED:
+            await self._unknown(order, account, "it was sent, or just about to be, when its worker stopped")
+            return None
+        try:
+            report = await self._find(exchange, order)
+        except ExchangeError as error:
+            return Later(f"the exchange does not say what became of the order: {error}")
+        await self._steps("found")
+        if report is not None:
+            await self.adopt(order.id, report, account)
+            return DONE
+        if not is_settled(exchange, placement):
+            return Later("the exchange does not know the order, or not yet")
+        async with self._changing.transaction() as changes:
+            back = await repository.move(
+                changes.session,
+                order.id,
+                OrderState.NEW,
+                repository.is_attempt(order.attempts),
+                reason="the exchange never got it",
+            )
+            if back is not None:
+                await changes.order(back, account.exchange)
+        return None
+
+    async def _find(self, exchange: Exchange, order: Order) -> OrderReport | None:
+        return await ask(exchange.find(order.client_order_id, order.symbol), self._exchanges.timeout)
+
+    async def _objection(self, changes: Changes, placement: Placement) -> RefusalReason | None:
+        """Gives what has come up against sending the order since it was made."""
+        signal, strategy = placement.signal, placement.strategy
+        refusal = forbidden(placement.account, self._settings)
+        if refusal is not None:
+            return refusal
+        limit = strategy.max_alert_age or self._settings.webhook_max_age
+        if placement.age > limit and not (signal is not None and is_exit(signal)):
+            return stale(placement.age, limit)
+        if signal is None:
+            return None
+        return await switched_off(changes, placement.user_active, strategy, signal)
+
+    async def _refuse(self, changes: Changes, placement: Placement, refusal: RefusalReason) -> None:
+        order, signal = placement.order, placement.signal
+        if not await self._reject(changes, order, placement.account, refusal.reason):
+            return
+        if signal is None:
+            changes.failure(f"{order.symbol}: order not sent", refusal.reason)
+        else:
+            await refuse(changes, signal, refusal)
+
+    async def _reject(self, changes: Changes, order: Order, account: ExchangeAccount, reason: str) -> bool:
+        moved = await repository.move(
+            changes.session,
+            order.id,
+            OrderState.REJECTED,
+            repository.is_new(),
+            repository.is_attempt(order.attempts),
+            reason=reason[:500],
+        )
+        if moved is None:
+            return False
+        await changes.order(moved, account.exchange)
+        return True
+
+    async def _not_opened(self, placement: Placement, error: Exception) -> Outcome | None:
+        order, account = placement.order, placement.account
+        reason = f"the exchange account cannot be used: {error}"
+        if order.state != OrderState.NEW:
+            return Later(reason)
+        async with self._changing.transaction() as changes:
+            if not await self._reject(changes, order, account, reason):
+                return None
+            changes.failure(f"{order.symbol}: order not sent", reason)
+            if order.signal_id is not None:
+                await fail(changes, order.signal_id, reason)
+        return DONE
+
+    async def _not_sent(self, order: Order, account: ExchangeAccount, error: NotSentError) -> Outcome:
+        async with self._changing.transaction() as changes:
+            back = await repository.move(
+                changes.session,
+                order.id,
+                OrderState.NEW,
+                repository.is_attempt(order.attempts),
+                reason=f"not sent: {error}"[:500],
+            )
+            if back is not None:
+                await changes.order(back, account.exchange)
+        return Later(f"the exchange did not take the order: {error}", error.retry_after)
+
+    async def _rejected(
+        self, exchange: Exchange, order: Order, account: ExchangeAccount, reason: str
+    ) -> Outcome | None:
+        if order.attempts > 1:
+            # "Duplicate" would be said of one that has arrived after all.
+            try:
+                report = await ask(
+                    exchange.find(order.client_order_id, order.symbol), self._exchanges.timeout
+                )
+            except ExchangeError as error:
+                return await self._unknown(order, account, f"{reason}; and then: {error}")
+            if report is not None:
+                await self.adopt(order.id, report, account)
+                return DONE
+        report = OrderReport(order.client_order_id, None, OrderState.REJECTED, (), reason[:500])
+        await self.adopt(order.id, report, account)
+        return DONE
+
+    async def _unknown(self, order: Order, account: ExchangeAccount, reason: str) -> Outcome:
+        async with self._changing.transaction() as changes:
+            moved = await repository.move(
+                changes.session,
+                order.id,
+                OrderState.UNKNOWN,
+                repository.is_attempt(order.attempts),
+                repository.is_not_accepted(),
+                reason=reason[:500],
+            )
+            if moved is not None:
+                await changes.order(moved, account.exchange)
+        return Later(f"it is not known what became of the order: {reason}", _SOON)
+
+    async def _lost(self, placement: Placement) -> Order | None:
+        """An order that the exchange had and does not know any more can fill no further."""
+        async with self._changing.transaction() as changes:
+            order = await repository.move(
+                changes.session,
+                placement.order.id,
+                OrderState.CANCELLED,
+                reason="the exchange does not know it any more",
+            )
+            if order is None:
+                return None
+            await changes.order(order, placement.account.exchange)
+            changes.failure(f"{order.symbol}: order lost", f"the exchange forgot {order.client_order_id}")
+            return order
+
+
+def is_known(order: Order) -> bool:
+    """Tells whether an order is over, or the exchange has said that it has it."""
+    return order.state in FINAL_STATES or order.exchange_order_id is not None
+
+
+def is_settled(exchange: Exchange, placement: Placement) -> bool:
+    """Tells whether what was sent has arrived by now, or never will: see `Exchange.settle_time`."""
+    if placement.sent_ago is None or exchange.settle_time == 0:
+        return True
+    return placement.sent_ago > exchange.settle_time
+
+
+def is_exit(signal: Signal) -> bool:
+    """Tells whether a signal can only bring the position to zero."""
+    if signal.market_position is not None:
+        return signal.market_position == MarketPosition.FLAT
+    return signal.action == Action.CLOSE
+
+
+def stale(age: float, limit: float) -> RefusalReason:
+    """The refusal of what comes too late."""
+    return RefusalReason(Rule.STALE, f"the signal is {age:.0f} s old, at most {limit:g} s are allowed")
+
+
+def forbidden(account: ExchangeAccount, settings: Settings) -> RefusalReason | None:
+    """Refuses real money where it is not allowed."""
+    try:
+        check_mode(account, settings)
+    except LiveForbiddenError as error:
+        return RefusalReason(Rule.LIVE_FORBIDDEN, error.detail)
+    return None
+
+
+async def switched_off(
+    changes: Changes, user_active: bool, strategy: Strategy, signal: Signal
+) -> RefusalReason | None:
+    """Asks for kill switches and whether user and strategy are active."""
+    if not user_active:
+        return RefusalReason(Rule.STRATEGY_OFF, "the user is not active")
+    given = await risk.load_input(changes.session, strategy, signal, None, None, utc_now())
+    # A strategy without an account of its own trades on the user's default one.
+    return evaluate(replace(given, has_account=True))
+
+
+async def refuse(
+    changes: Changes, signal: Signal, refusal: RefusalReason, status: SignalStatus = SignalStatus.REFUSED
+) -> None:
+    """Stores that a signal is not traded, and why."""
+    decided = await repository.decide_signal(changes.session, signal.id, status, refusal.reason)
+    if decided is not None and await risk.store_refusal(changes.session, decided, refusal):
+        changes.decided(status)
+        changes.refusal(decided.symbol, refusal)
+
+
+async def fail(changes: Changes, signal_id: UUID, reason: str) -> None:
+    """Stores that nothing came of a signal, through no rule of the user's."""
+    signal = await repository.decide_signal(changes.session, signal_id, SignalStatus.FAILED, reason)
+    if signal is not None:
+        await changes.signal(signal)
+        changes.decided(SignalStatus.FAILED)
+        changes.failure(f"{signal.symbol}: signal failed", reason)
+
+
+async def _move_as_reported(changes: Changes, order: Order, report: OrderReport) -> Order | None:
+    """Brings the state of a locked order to what the exchange says, as far as a way leads there."""
+    session = changes.session
+    target = report.state
+    if target == OrderState.SUBMITTED and order.filled_quantity > 0:
+        target = OrderState.PARTIALLY_FILLED
+    if order.state in FINAL_STATES:
+        return None
+    name = report.exchange_order_id or order.exchange_order_id or report.client_order_id
+    if order.state == OrderState.NEW:
+        # It had been taken for lost, and now it is there. The move changes `order` too.
+        await repository.move(session, order.id, OrderState.SUBMITTED)
+    if target == OrderState.REJECTED and order.state == OrderState.PARTIALLY_FILLED:
+        target = OrderState.CANCELLED
+    if not may_become(OrderState(order.state), target):
+        await repository.accept(session, order.id, name)
+        return None
+    values = {} if target == OrderState.REJECTED else {"exchange_order_id": name}
+    moved = await repository.move(session, order.id, target, reason=report.reason, **values)
+    if moved is not None and target == OrderState.REJECTED and moved.signal_id is not None:
+        await fail(changes, moved.signal_id, f"the exchange refused the order: {report.reason}")
+    return moved
+
+
+def _tell_rejection(changes: Changes, order: Order) -> None:
+    if order.state == OrderState.REJECTED and order.signal_id is None:
+        changes.failure(f"{order.symbol}: order refused by the exchange", order.reason or "no reason given")
+
+
+def _request(order: Order, issued_at: datetime) -> OrderRequest:
+    return OrderRequest(
+        order.client_order_id,
+        order.symbol,
+        Side(order.side),
+        order.quantity,
+        order.price,
+        order.reduce_only,
+        issued_at,
+    )

@@ -1,0 +1,137 @@
+"""Compares what we think with what exchanges say: open orders often, positions now and then.
+
+One worker at a time does it for an account. Nothing is ever "corrected" by trading: what an exchange says of
+an order is booked, and a position that differs is told to people.
+"""
+
+from decimal import Decimal
+from time import monotonic
+from uuid import UUID
+
+import structlog
+
+from tradingbot.core import metrics
+from tradingbot.core.amounts import plain
+from tradingbot.core.crypto import EnvelopeError
+from tradingbot.core.settings import Settings
+from tradingbot.exchanges.base import Exchange, ExchangeError
+from tradingbot.exchanges.models import ExchangeAccount, Mode
+from tradingbot.orders import repository
+from tradingbot.orders.changes import Changing
+from tradingbot.orders.exchange_pool import ExchangePool, ask
+from tradingbot.orders.models import FINAL_STATES
+from tradingbot.orders.placing import Placer
+
+log = structlog.stdlib.get_logger("tradingbot.reconcile")
+
+_ORDERS_AT_ONCE = 100
+# For so many seconds an order that was cancelled may still turn out to have been filled before.
+_LATE_FILLS = 60.0
+# Open orders that nobody came back to for so long are queued again.
+_FORGOTTEN = 120.0
+
+Difference = tuple[Decimal, Decimal]
+
+
+class Reconciler:
+    """Asks exchanges, one account at a time."""
+
+    def __init__(
+        self,
+        changing: Changing,
+        claims: Changing,
+        exchanges: ExchangePool,
+        placer: Placer,
+        settings: Settings,
+    ) -> None:
+        self._changing = changing
+        self._claims = claims
+        self._exchanges = exchanges
+        self._placer = placer
+        self._settings = settings
+        # What was seen at the last comparison, and what was told already.
+        self._seen: dict[tuple[UUID, str], Difference] = {}
+        self._told: dict[tuple[UUID, str], Difference] = {}
+        self._positions_due = monotonic() + settings.reconcile_positions_interval
+
+    async def round(self) -> None:
+        """Goes through all accounts once.
+
+        Raises:
+            UnavailableError: PostgreSQL is away.
+        """
+        with_positions = monotonic() >= self._positions_due
+        if with_positions:
+            self._positions_due = monotonic() + self._settings.reconcile_positions_interval
+        async with self._changing.transaction() as changes:
+            for order_id in await repository.requeue_forgotten(changes.session, _FORGOTTEN):
+                log.warning("an order that nobody came back to is queued", order_id=str(order_id))
+            accounts = await repository.accounts_to_reconcile(changes.session, _LATE_FILLS)
+            holding = await repository.accounts_with_positions(changes.session) if with_positions else []
+        for account in accounts:
+            await self._exclusively(account, with_orders=True)
+        for account in holding:
+            await self._exclusively(account, with_orders=False)
+
+    async def _exclusively(self, account: ExchangeAccount, *, with_orders: bool) -> None:
+        async with self._claims.transaction() as lock:
+            if not await repository.try_lock_account(lock.session, account.id):
+                return
+            try:
+                async with self._exchanges.of(account) as exchange:
+                    if with_orders:
+                        await self._orders(exchange, account)
+                    elif account.mode != Mode.PAPER:
+                        await self._positions(exchange, account)
+            except (ExchangeError, EnvelopeError) as error:
+                log.warning("an exchange cannot be asked", account_id=str(account.id), reason=str(error))
+
+    async def _orders(self, exchange: Exchange, account: ExchangeAccount) -> None:
+        quiet = min(self._settings.reconcile_interval, 2.0)
+        async with self._changing.transaction() as changes:
+            orders = await repository.to_reconcile(
+                changes.session, account.id, quiet, _LATE_FILLS, _ORDERS_AT_ONCE
+            )
+        for order_id in orders:
+            async with self._changing.transaction() as changes:
+                placement = await repository.placement(changes.session, order_id)
+            if placement is None:
+                continue
+            before = placement.order.state
+            after = await self._placer.follow(exchange, placement)
+            if after is not None and after.state != before and after.state in FINAL_STATES:
+                log.info("an open order is over", order_id=str(order_id), state=after.state)
+
+    async def _positions(self, exchange: Exchange, account: ExchangeAccount) -> None:
+        async with self._changing.transaction() as changes:
+            ours = await repository.positions_of_account(changes.session, account.id)
+        for symbol, quantity in ours:
+            theirs = await ask(exchange.holding(symbol), self._exchanges.timeout)
+            if theirs is not None:
+                await self._compare(account, symbol, quantity, theirs)
+
+    async def _compare(self, account: ExchangeAccount, symbol: str, ours: Decimal, theirs: Decimal) -> None:
+        key, difference = (account.id, symbol), (ours, theirs)
+        if ours == theirs:
+            self._seen.pop(key, None)
+            self._told.pop(key, None)
+            return
+        # A fill may be on its way to us: only what is there twice is a difference.
+        is_there_again = self._seen.get(key) == difference
+        self._seen[key] = difference
+        if not is_there_again or self._told.get(key) == difference:
+            return
+        self._told[key] = difference
+        metrics.RECONCILE_DIFFERENCES.labels("position").inc()
+        log.warning(
+            "a position differs from the exchange's",
+            account_id=str(account.id),
+            symbol=symbol,
+            ours=plain(ours),
+            theirs=plain(theirs),
+        )
+        self._changing.notifier.notify(
+            "failure",
+            f"{symbol}: position differs",
+            f"{account.name} holds {plain(theirs)}, the strategies on it think {plain(ours)}",
+        )

@@ -1,0 +1,347 @@
+"""Queries of those who place orders and follow them. States change only by `move`."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, DateTime, cast, exists, func, or_, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tradingbot.exchanges.models import ExchangeAccount, Mode
+from tradingbot.orders.models import OPEN_STATES, Order, OrderState
+from tradingbot.orders.states import sources
+from tradingbot.outbox.models import OutboxRow
+from tradingbot.positions.models import Position
+from tradingbot.signals.models import Signal, SignalStatus
+from tradingbot.strategies.models import Strategy
+from tradingbot.users.models import User
+
+# Sent, and not known to be over.
+_UNDER_WAY = (OrderState.SUBMITTED, OrderState.PARTIALLY_FILLED, OrderState.UNKNOWN)
+
+
+class Case(NamedTuple):
+    """A signal with what has to be known to decide on it; `age` in seconds, by PostgreSQL's clock."""
+
+    signal: Signal
+    strategy: Strategy
+    user_active: bool
+    age: float
+    now: datetime
+
+
+class Placement(NamedTuple):
+    """An order with all that has to be known to place it. Ages are by PostgreSQL's clock, not by ours."""
+
+    order: Order
+    account: ExchangeAccount
+    strategy: Strategy
+    signal: Signal | None
+    user_active: bool
+    # Seconds since what caused it was sent to us, and since it was last sent to the exchange.
+    age: float
+    sent_ago: float | None
+
+
+async def take_signal(session: AsyncSession, signal_id: UUID) -> bool:
+    """Notes that a worker has taken the signal; tells whether it is the first time."""
+    statement = update(Signal).where(Signal.id == signal_id, Signal.taken_at.is_(None))
+    statement = statement.values(taken_at=func.clock_timestamp())
+    return (await session.execute(statement.returning(Signal.id))).first() is not None
+
+
+async def case(session: AsyncSession, signal_id: UUID, queued_at: datetime) -> Case | None:
+    """Gives the signal and what belongs to it; None if it is gone.
+
+    Its age is counted from when it was queued, or sent, if that was earlier by the sender's account.
+    """
+    now = func.clock_timestamp()
+    age = func.extract("epoch", now - func.least(Signal.sent_at, queued_at))
+    statement = (
+        select(Signal, Strategy, User.is_active, age, now)
+        .join(Strategy, Strategy.id == Signal.strategy_id)
+        .join(User, User.id == Signal.user_id)
+        .where(Signal.id == signal_id)
+        .execution_options(populate_existing=True)
+    )
+    row = (await session.execute(statement)).one_or_none()
+    if row is None:
+        return None
+    signal, strategy, active, age, moment = row
+    return Case(signal, strategy, active, float(age), moment)
+
+
+async def has_newer_target(session: AsyncSession, signal: Signal, row_id: int) -> bool:
+    """Tells whether a target position for the signal's symbol is queued behind its row."""
+    statement = (
+        select(OutboxRow.id)
+        .join(Signal, Signal.id == OutboxRow.signal_id)
+        .where(
+            OutboxRow.strategy_id == signal.strategy_id,
+            OutboxRow.id > row_id,
+            Signal.symbol == signal.symbol,
+            Signal.market_position.is_not(None),
+        )
+        .limit(1)
+    )
+    return (await session.execute(statement)).first() is not None
+
+
+async def decide_signal(
+    session: AsyncSession, signal_id: UUID, status: SignalStatus, reason: str | None = None
+) -> Signal | None:
+    """Stores what became of the signal."""
+    statement = (
+        update(Signal)
+        .where(Signal.id == signal_id)
+        .values(
+            status=status,
+            status_reason=None if reason is None else reason[:500],
+            processed_at=func.clock_timestamp(),
+        )
+        .returning(Signal)
+        .execution_options(populate_existing=True)
+    )
+    return (await session.execute(statement)).scalar_one_or_none()
+
+
+async def insert_once(session: AsyncSession, values: dict[str, Any]) -> Order | None:
+    """Stores an order; gives None if its cause has one."""
+    statement = insert(Order).values(values).on_conflict_do_nothing().returning(Order)
+    return (await session.execute(statement)).scalar_one_or_none()
+
+
+async def find_by_client_order_id(session: AsyncSession, user_id: UUID, name: str) -> Order | None:
+    """Gives the user's order of this name."""
+    statement = select(Order).where(Order.user_id == user_id, Order.client_order_id == name)
+    return (await session.execute(statement)).scalar_one_or_none()
+
+
+async def find_of_signal(session: AsyncSession, signal_id: UUID) -> Order | None:
+    """Gives the order that the signal led to."""
+    return (await session.execute(select(Order).where(Order.signal_id == signal_id))).scalar_one_or_none()
+
+
+async def find(session: AsyncSession, order_id: UUID) -> Order | None:
+    """Gives the order."""
+    return (await session.execute(select(Order).where(Order.id == order_id))).scalar_one_or_none()
+
+
+async def find_of_user(session: AsyncSession, user_id: UUID, order_id: UUID) -> Order | None:
+    """Gives the order, if it is the user's."""
+    statement = select(Order).where(Order.user_id == user_id, Order.id == order_id)
+    return (await session.execute(statement)).scalar_one_or_none()
+
+
+async def lock(session: AsyncSession, order_id: UUID) -> Order | None:
+    """Gives the order as it is stored, locked until the transaction ends."""
+    statement = select(Order).where(Order.id == order_id).with_for_update()
+    return (await session.execute(statement.execution_options(populate_existing=True))).scalar_one_or_none()
+
+
+async def placement(
+    session: AsyncSession, order_id: UUID, queued_at: datetime | None = None
+) -> Placement | None:
+    """Gives the order and what belongs to it; None if it is gone."""
+    now = func.clock_timestamp()
+    # LEAST ignores what is null.
+    caused_at = func.least(Signal.sent_at, Order.created_at, cast(queued_at, DateTime(timezone=True)))
+    statement = (
+        select(
+            Order,
+            ExchangeAccount,
+            Strategy,
+            Signal,
+            User.is_active,
+            func.extract("epoch", now - caused_at),
+            func.extract("epoch", now - Order.submitted_at),
+        )
+        .join(ExchangeAccount, ExchangeAccount.id == Order.exchange_account_id)
+        .join(Strategy, Strategy.id == Order.strategy_id)
+        .join(User, User.id == Order.user_id)
+        .outerjoin(Signal, Signal.id == Order.signal_id)
+        .where(Order.id == order_id)
+        .execution_options(populate_existing=True)
+    )
+    row = (await session.execute(statement)).one_or_none()
+    if row is None:
+        return None
+    order, account, strategy, signal, active, age, sent_ago = row
+    return Placement(
+        order, account, strategy, signal, active, float(age), None if sent_ago is None else float(sent_ago)
+    )
+
+
+async def move(
+    session: AsyncSession,
+    order_id: UUID,
+    target: OrderState,
+    *conditions: ColumnElement[bool],
+    **values: Any,
+) -> Order | None:
+    """Moves the order to `target` if a way leads there and the conditions hold; gives None if not."""
+    statement = (
+        update(Order)
+        .where(Order.id == order_id, Order.state.in_(sources(target)), *conditions)
+        .values(state=target, updated_at=func.clock_timestamp(), **values)
+        .returning(Order)
+        .execution_options(populate_existing=True)
+    )
+    return (await session.execute(statement)).scalar_one_or_none()
+
+
+def is_new() -> ColumnElement[bool]:
+    """The order was not sent."""
+    return Order.state == OrderState.NEW
+
+
+def is_attempt(number: int) -> ColumnElement[bool]:
+    """The order was sent so many times: it is still the attempt that the caller knows of."""
+    return Order.attempts == number
+
+
+def is_not_accepted() -> ColumnElement[bool]:
+    """The exchange has not said that it has the order."""
+    return Order.exchange_order_id.is_(None)
+
+
+async def submit(session: AsyncSession, order_id: UUID, attempts: int) -> Order | None:
+    """Moves a new order to submitted, for the next attempt: the fence that lets only one process send it."""
+    return await move(
+        session,
+        order_id,
+        OrderState.SUBMITTED,
+        is_new(),
+        is_attempt(attempts),
+        Order.cancel_requested_at.is_(None),
+        attempts=Order.attempts + 1,
+        submitted_at=func.clock_timestamp(),
+        reason=None,
+    )
+
+
+async def accept(session: AsyncSession, order_id: UUID, exchange_order_id: str) -> None:
+    """Notes that the exchange has the order, and its name there."""
+    await session.execute(
+        update(Order)
+        .where(Order.id == order_id, Order.exchange_order_id.is_(None))
+        .values(exchange_order_id=exchange_order_id)
+    )
+
+
+async def request_cancel(session: AsyncSession, order_id: UUID) -> Order | None:
+    """Notes that an open order shall be cancelled; gives None if it is over or noted already."""
+    statement = (
+        update(Order)
+        .where(Order.id == order_id, Order.state.in_(OPEN_STATES), Order.cancel_requested_at.is_(None))
+        .values(cancel_requested_at=func.clock_timestamp(), updated_at=func.clock_timestamp())
+        .returning(Order)
+        .execution_options(populate_existing=True)
+    )
+    return (await session.execute(statement)).scalar_one_or_none()
+
+
+async def under_way(
+    session: AsyncSession, strategy_id: UUID, symbol: str, without: UUID | None = None
+) -> Sequence[UUID]:
+    """Gives the strategy's orders in the symbol that were sent and are not known to be over."""
+    statement = select(Order.id).where(
+        Order.strategy_id == strategy_id, Order.symbol == symbol, Order.state.in_(_UNDER_WAY)
+    )
+    if without is not None:
+        statement = statement.where(Order.id != without)
+    return (await session.execute(statement.order_by(Order.created_at))).scalars().all()
+
+
+async def accounts_to_reconcile(session: AsyncSession, seconds: float) -> Sequence[ExchangeAccount]:
+    """Gives the accounts with open orders, or with ones cancelled within the last `seconds`."""
+    recent = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+    with_orders = select(Order.exchange_account_id).where(
+        or_(
+            Order.state.in_(OPEN_STATES),
+            (Order.state == OrderState.CANCELLED) & (Order.updated_at > recent),
+        )
+    )
+    statement = select(ExchangeAccount).where(ExchangeAccount.id.in_(with_orders))
+    return (await session.execute(statement)).scalars().all()
+
+
+async def to_reconcile(
+    session: AsyncSession, account_id: UUID, quiet: float, seconds: float, limit: int
+) -> Sequence[UUID]:
+    """Gives an account's orders to ask about: sent and unchanged for `quiet` seconds, or just cancelled.
+
+    Where an order is cancelled and filled at the same time, its last trades may come later than its end.
+    """
+    now = func.now()
+    statement = (
+        select(Order.id)
+        .where(
+            Order.exchange_account_id == account_id,
+            or_(
+                Order.state.in_(_UNDER_WAY)
+                & (
+                    (Order.updated_at < now - func.make_interval(0, 0, 0, 0, 0, 0, quiet))
+                    | Order.cancel_requested_at.is_not(None)
+                ),
+                (Order.state == OrderState.CANCELLED)
+                & (Order.updated_at > now - func.make_interval(0, 0, 0, 0, 0, 0, seconds))
+                & (Order.attempts > 0),
+            ),
+        )
+        .order_by(Order.updated_at)
+        .limit(limit)
+    )
+    return (await session.execute(statement)).scalars().all()
+
+
+async def requeue_forgotten(session: AsyncSession, seconds: float) -> Sequence[UUID]:
+    """Queues open orders that nobody would come back to: not known to the exchange, and not in the outbox."""
+    queued = exists().where(
+        or_(
+            OutboxRow.order_id == Order.id,
+            Order.signal_id.is_not(None) & (OutboxRow.signal_id == Order.signal_id),
+        )
+    )
+    forgotten = select(Order.strategy_id, Order.id, text("'order'")).where(
+        Order.state.in_((OrderState.NEW, OrderState.SUBMITTED, OrderState.UNKNOWN)),
+        Order.exchange_order_id.is_(None),
+        Order.updated_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, seconds),
+        ~queued,
+    )
+    statement = insert(OutboxRow).from_select(["strategy_id", "order_id", "task"], forgotten)
+    return [row for row in (await session.execute(statement.returning(OutboxRow.order_id))).scalars() if row]
+
+
+async def try_lock_account(session: AsyncSession, account_id: UUID) -> bool:
+    """Lets one transaction at a time reconcile the account."""
+    key = func.hashtextextended(f"reconcile:{account_id}", 0)
+    return bool((await session.execute(select(func.pg_try_advisory_xact_lock(key)))).scalar_one())
+
+
+async def accounts_with_positions(session: AsyncSession) -> Sequence[ExchangeAccount]:
+    """Gives the accounts of real exchanges that strategies with positions trade on."""
+    held = (
+        select(Strategy.exchange_account_id)
+        .join(Position, Position.strategy_id == Strategy.id)
+        .where(Strategy.exchange_account_id.is_not(None))
+    )
+    statement = select(ExchangeAccount).where(
+        ExchangeAccount.mode != Mode.PAPER, ExchangeAccount.id.in_(held)
+    )
+    return (await session.execute(statement)).scalars().all()
+
+
+async def positions_of_account(session: AsyncSession, account_id: UUID) -> Sequence[tuple[str, Decimal]]:
+    """Adds up by symbol what the strategies on the account hold; without symbols that have open orders."""
+    busy = select(Order.symbol).where(Order.exchange_account_id == account_id, Order.state.in_(_UNDER_WAY))
+    statement = (
+        select(Position.symbol, func.sum(Position.quantity))
+        .join(Strategy, Strategy.id == Position.strategy_id)
+        .where(Strategy.exchange_account_id == account_id, Position.symbol.not_in(busy))
+        .group_by(Position.symbol)
+    )
+    return [(symbol, quantity) for symbol, quantity in await session.execute(statement)]
