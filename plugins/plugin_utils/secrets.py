@@ -41,6 +41,7 @@ MIN_LENGTH = 32
 MIN_VARIETY = 10
 PASSWORD_LENGTH = 43  # 43 of 62 characters: 43 * log2(62) = 256 bit
 KEY_BYTES = 32
+KEY_VARIETY = 8
 
 _ALPHABET = string.ascii_letters + string.digits
 _PLACEHOLDER = re.compile(
@@ -72,13 +73,15 @@ def is_empty(value: object) -> bool:
 
 
 def _key_reason(value: str) -> str | None:
-    wanted = f"is not urlsafe base64 of {KEY_BYTES} bytes"
-    if not re.fullmatch(r"[A-Za-z0-9_-]+={0,2}", value):
-        return wanted
+    """Return why *value* is unfit as a key: the rule by which the backend judges ENCRYPTION_KEY."""
     try:
-        return None if len(base64.urlsafe_b64decode(value)) == KEY_BYTES else wanted
-    except binascii.Error:
-        return wanted
+        key = base64.b64decode(value.translate(str.maketrans("-_", "+/")), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != KEY_BYTES:
+        return f"is not urlsafe base64 of {KEY_BYTES} bytes"
+    # 32 random bytes are all ASCII once in 2**32: somebody has encoded a text.
+    return "is not random" if len(set(key)) < KEY_VARIETY or key.isascii() else None
 
 
 def _pattern_reason(value: str) -> str | None:
@@ -99,13 +102,16 @@ def reason(value: object, kind: str | None) -> str | None:
         return "is empty"
     if not isinstance(value, str):
         return "is not a string; put it in quotes"
+    # A word in the base64 of random bytes is chance.
+    if kind == KEY and _key_reason(value) is None:
+        return None
     if _PLACEHOLDER.search(value):
         return "is a placeholder"
     if kind is None:
         return None
     if len(value) < MIN_LENGTH:
         return f"is shorter than {MIN_LENGTH} characters"
-    return (_key_reason(value) if kind == KEY else None) or _pattern_reason(value)
+    return _key_reason(value) if kind == KEY else _pattern_reason(value)
 
 
 def _reused(values: Mapping[str, object]) -> list[list[str]]:

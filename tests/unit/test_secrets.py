@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import os
+import runpy
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -147,6 +148,39 @@ class TestRules:
     )
     def test_a_key_of_another_form_is_unfit(self, value: str) -> None:
         assert rules.reason(value, rules.KEY)
+
+    @pytest.mark.parametrize(
+        ("raw", "fit"),
+        [
+            (bytes(range(100, 132)), True),
+            (bytes(range(96, 128)), False),
+            (bytes(32), False),
+            (b"\xff\xfe\xfd\xfc" * 8, False),
+            (b"not-a-real-key-but-32-bytes-long", False),
+            (os.urandom(31), False),
+            (os.urandom(32), True),
+        ],
+    )
+    def test_a_key_is_fit_if_the_backend_takes_it(self, raw: bytes, fit: bool) -> None:
+        """One rule at two places: what passes the preflight must not keep the backend from starting."""
+        policy = runpy.run_path(str(ROOT / "backend/src/tradingbot/core/secret_policy.py"))
+
+        def backend_takes(value: str) -> bool:
+            try:
+                policy["check_encryption_key"](value)
+            except ValueError:
+                return False
+            return True
+
+        for value in (base64.urlsafe_b64encode(raw).decode(), base64.b64encode(raw).decode()):
+            assert (rules.reason(value, rules.KEY) is None) is fit
+            for form in (value, value.rstrip("=") or value, value[:-2], value + "\n", f" {value}", value + "="):
+                assert (rules.reason(form, rules.KEY) is None) is backend_takes(form)
+
+    def test_a_word_in_the_base64_of_a_key_is_chance(self) -> None:
+        value = "tQ3vN8zLr5WcY1pKchangemeQ7Zp2Lw9Xk4rT8vB0hs="
+        assert rules.reason(value, rules.KEY) is None
+        assert rules.reason(value, rules.PASSWORD) == "is a placeholder"
 
     def test_hexadecimal_of_openssl_is_fit(self) -> None:
         assert rules.reason(os.urandom(32).hex(), rules.PASSWORD) is None
