@@ -22,7 +22,7 @@ ErrorReporter = Callable[[str, ExcInfo | None, MutableMapping[str, Any]], None]
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 # They write addresses with tokens in them; what matters of it we log ourselves.
-_INDISCREET = ("apprise", "urllib3", "requests", "websockets")
+_INDISCREET = ("urllib3", "requests", "websockets")
 # Values that are never secrets, and in every line.
 _PLAIN_KEYS = frozenset({"level", "timestamp", "logger", "request_id", "method"})
 

@@ -32,6 +32,8 @@ class Patience:
     longest_pause: float = 60.0
     timeout: float = 15.0
     queue: int = 100
+    # For what waits when we are stopped.
+    closing: float = 5.0
 
 
 class Delivery:
@@ -62,13 +64,13 @@ class Delivery:
         self._idle.clear()
         self._arrived.set()
 
-    async def close(self, seconds: float) -> None:
-        """Sends what waits, each message once and without pauses, for this time at most; then stops."""
+    async def close(self) -> None:
+        """Sends what waits, each message once and without pauses, for a bounded time; then stops."""
         self._closing.set()
         if self._task is None:
             return
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), seconds)
+            await asyncio.wait_for(self._idle.wait(), self._patience.closing)
         await stop(self._task)
         if not self._idle.is_set():
             log.warning("notifications are not sent any more", target=self._name, waiting=len(self._waiting))

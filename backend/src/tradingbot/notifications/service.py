@@ -12,7 +12,6 @@ from tradingbot.notifications.delivery import Delivery, Patience
 from tradingbot.notifications.notifier import Kind, Notifier, Silence
 from tradingbot.notifications.targets import Message, Target, targets_of
 
-_CLOSING_SECONDS = 5.0
 _TITLES_IN_SUMMARY = 5
 _PLURALS = {"fill": "fills", "refusal": "refusals", "failure": "failures"}
 
@@ -65,11 +64,11 @@ class Notifications:
             self._timer = asyncio.get_running_loop().call_later(pause, self._summarise)
 
     async def close(self) -> None:
-        """Sends what waits, for 5 s at most, then stops."""
+        """Sends what waits, for a bounded time, then stops."""
         if self._timer is not None:
             self._timer.cancel()
             self._summarise()
-        await asyncio.gather(*(delivery.close(_CLOSING_SECONDS) for delivery in self._deliveries))
+        await asyncio.gather(*(delivery.close() for delivery in self._deliveries))
 
     def _put(self, message: Message, now: float) -> None:
         self._recent.append(now)

@@ -80,6 +80,8 @@ def targets_of(urls: str) -> list[Target]:
         app_url="",
         image_url_mask="",
         image_url_logo="",
+        # Else it sends in threads of a pool, which hold up the end of the process. Ours do not.
+        service_timeout=0,
         async_mode=False,
         secure_logging=True,
     )
