@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
+import ssl
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import requests
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 from tests.testbed import hosts
 
@@ -101,6 +105,21 @@ def call(method: str, url: str, **options: Any) -> requests.Response:
             return answer
         time.sleep(int(answer.headers["Retry-After"]))
     raise AssertionError("still over the limit after 30 attempts")
+
+
+@contextlib.contextmanager
+def live_events(https_url: str, api_key: str, **options: Any) -> Iterator[ClientConnection]:
+    """Open a WebSocket, with a ticket, that gets the user's events from now on."""
+    made = call("POST", f"{https_url}/api/v1/ws/tickets", headers={"X-API-Key": api_key})
+    assert made.status_code == 201, made.text
+    protocols = [Subprotocol(name) for name in made.json()["protocols"]]
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    address = "wss" + https_url.removeprefix("https") + "/api/v1/ws"
+    with connect(address, ssl=context, subprotocols=protocols, open_timeout=20, **options) as socket:
+        assert json.loads(socket.recv(timeout=10))["type"] == "ready"
+        yield socket
 
 
 def wait_until(holds: Callable[[], bool], seconds: float, what: str) -> float:

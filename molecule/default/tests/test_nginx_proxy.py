@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from websockets.sync.client import connect as open_websocket
+from stack import live_events
 
 COMPOSE = "docker compose --project-directory /opt/tradingbot"
 WEBHOOKS = "/api/v1/webhooks/tradingview"
@@ -101,11 +101,7 @@ def test_a_websocket_outlives_the_proxys_timeouts(host: Any, https_url: str, api
     times = re.findall(r"^    proxy_read_timeout (\d+)s;", text, re.MULTILINE)
     assert len(times) == 1
     assert int(times[0]) <= 15, "the scenario lowers nginx_proxy_read_timeout, or this test would take long"
-    address = "wss" + https_url.removeprefix("https") + "/api/v1/ws"
-    with open_websocket(
-        address, ssl=no_verification(), additional_headers={"X-API-Key": api_key}, ping_interval=None, open_timeout=20
-    ) as socket:
-        assert json.loads(socket.recv(timeout=10)) == {"type": "ready"}
+    with live_events(https_url, api_key, ping_interval=None) as socket:
         time.sleep(int(times[0]) + 3)
         assert socket.ping().wait(timeout=10), "the connection still carries messages"
 
