@@ -11,6 +11,7 @@ import asyncpg
 import httpx
 import pytest
 from fastapi import FastAPI
+from redis import Redis
 
 from tests import servers
 from tradingbot.api_keys import service as api_keys
@@ -112,7 +113,9 @@ def database_url(migrated_url: str) -> str:
 def environment(
     database_url: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, str]:
-    """The variables of a complete configuration, set for this test."""
+    """The variables of a complete configuration, set for this test; Redis is emptied."""
+    with Redis.from_url(redis_url) as redis:
+        redis.flushdb()
     variables = {
         "ENVIRONMENT": "test",
         "SECRETS_DIR": str(tmp_path / "secrets"),

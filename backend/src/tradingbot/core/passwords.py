@@ -85,9 +85,10 @@ class Passwords:
             self._pending -= 1
 
 
-def _normalised(password: str) -> str:
+def _normalised(password: str) -> bytes:
     # The same key presses may arrive as different code points from another system (NIST SP 800-63B, 5.1.1.2).
-    return unicodedata.normalize("NFKC", password)
+    # JSON may hold half a surrogate pair, which is just a wrong password.
+    return unicodedata.normalize("NFKC", password).encode("utf-8", "surrogatepass")
 
 
 def _unmatchable_hash() -> str:
