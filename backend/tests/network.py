@@ -45,6 +45,10 @@ class CuttableProxy:
         if self._server is not None:
             self._server.close()
             self._server = None
+        await self.hang_up()
+
+    async def hang_up(self) -> None:
+        """Ends all connections; new ones get through."""
         for writer in list(self._writers):
             writer.transport.abort()
         await asyncio.sleep(0.05)
