@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from tradingbot.core import strict_json
 from tradingbot.core.errors import UnavailableError
 from tradingbot.core.settings import DatabaseSettings
+from tradingbot.core.slow_queries import SlowQueries
 
 log = structlog.stdlib.get_logger("tradingbot.database")
 
@@ -38,7 +39,7 @@ def database_url(settings: DatabaseSettings) -> URL:
 
 def make_engine(settings: DatabaseSettings) -> AsyncEngine:
     """Makes the pool of connections; connects when first used."""
-    return create_async_engine(
+    engine = create_async_engine(
         database_url(settings),
         pool_size=settings.database_pool_size,
         max_overflow=settings.database_max_overflow,
@@ -52,6 +53,8 @@ def make_engine(settings: DatabaseSettings) -> AsyncEngine:
             "server_settings": {"application_name": "tradingbot", "TimeZone": "UTC"},
         },
     )
+    SlowQueries(settings.slow_query_ms).watch(engine)
+    return engine
 
 
 class Database:

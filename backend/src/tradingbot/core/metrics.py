@@ -4,6 +4,7 @@ Labels have few values: no ids, no symbols, no paths but route templates (tokens
 workers share their counts through files, see `metrics_files`; a process alone keeps them in memory.
 """
 
+import functools
 import importlib
 import os
 import platform
@@ -39,7 +40,7 @@ SIGNALS_RECEIVED = Counter("tradingbot_webhook_alerts", "Alerts by what was answ
 WEBSOCKETS = Gauge(
     "tradingbot_websocket_connections", "Open WebSocket connections.", multiprocess_mode="livesum"
 )
-# reason: slow, idle, error.
+# reason: slow, idle, revoked, error.
 WEBSOCKETS_DROPPED = Counter("tradingbot_websocket_drops", "Clients that we closed.", ["reason"])
 # reason: queue_full, redis.
 EVENT_PUBLISH_FAILURES = Counter(
@@ -53,25 +54,13 @@ SIGNALS = Counter("tradingbot_signals", "Signals by what became of them.", ["sta
 ORDERS = Counter("tradingbot_orders", "Changes of orders, by the state they came to.", ["exchange", "state"])
 FILLS = Counter("tradingbot_fills", "Fills.", ["exchange", "side"])
 REFUSALS = Counter("tradingbot_refusals", "Signals that were refused.", ["rule"])
-# operation: the method of Exchange; outcome: ok, rejected, not_sent, unknown, credentials, error.
+# operation: the method of Exchange; outcome: ok, rejected, not_sent, unknown, credentials, error, or, if we
+# did not wait any longer, abandoned.
 EXCHANGE_CALLS = Counter(
     "tradingbot_exchange_calls", "Calls to exchanges.", ["exchange", "operation", "outcome"]
 )
 EXCHANGE_SECONDS = Histogram(
     "tradingbot_exchange_call_seconds", "Time that exchanges took.", ["exchange", "operation"], buckets=_SLOW
-)
-# task: Task. Every worker tells the same of them: they are of the table, not of the process.
-OUTBOX_DEPTH = Gauge(
-    "tradingbot_outbox_rows",
-    "Rows that wait in the outbox, or are worked on.",
-    ["task"],
-    multiprocess_mode="max",
-)
-OUTBOX_OLDEST_SECONDS = Gauge(
-    "tradingbot_outbox_oldest_seconds",
-    "Age of the oldest of these rows; 0 if there is none.",
-    ["task"],
-    multiprocess_mode="max",
 )
 # kind: position, order.
 RECONCILE_DIFFERENCES = Counter(
@@ -131,9 +120,10 @@ def route_of(scope: Scope) -> str:
 def exchange_call(exchange: str, operation: str) -> Iterator[None]:
     """Counts and measures one call to an exchange; the outcome follows from the error, if there is one."""
     started = time.perf_counter()
-    outcome = "ok"
+    outcome = "abandoned"
     try:
         yield
+        outcome = "ok"
     except Exception as error:
         outcome = _OUTCOMES.get(type(error).__name__, "error")
         raise
@@ -159,6 +149,22 @@ def watch_pool(engine: AsyncEngine, name: str) -> None:
 
     sqlalchemy.event.listen(engine.sync_engine, "checkout", handed_out)
     sqlalchemy.event.listen(engine.sync_engine, "checkin", given_back)
+
+
+@functools.cache
+def _outbox_gauges() -> tuple[Gauge, Gauge]:
+    # Made when they are first set: the web process would show zeros.
+    return (
+        Gauge("tradingbot_outbox_rows", "Rows that wait in the outbox, or are worked on."),
+        Gauge("tradingbot_outbox_oldest_seconds", "Time that the oldest row that is due has waited."),
+    )
+
+
+def set_outbox(rows: int, oldest: float) -> None:
+    """Tells of the outbox; `oldest` is in seconds. Each worker tells the same: it is one table."""
+    depth, age = _outbox_gauges()
+    depth.set(rows)
+    age.set(oldest)
 
 
 def set_build_info() -> None:

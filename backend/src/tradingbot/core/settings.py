@@ -76,6 +76,8 @@ class DatabaseSettings(_Settings):
     database_pool_timeout: PositiveFloat = 1.0
     database_connect_timeout: PositiveFloat = 2.0
     database_command_timeout: PositiveFloat = 10.0
+    # From how many milliseconds on a statement is logged.
+    slow_query_ms: PositiveInt = 500
 
 
 class RedisSettings(_Settings):
@@ -155,7 +157,6 @@ class ObservabilitySettings(_Settings):
     """What is reported where. Sentry and notifications are off unless their address is given."""
 
     sentry_dsn: SecretStr | None = None
-    slow_query_ms: PositiveInt = 500
     slow_request_ms: PositiveInt = 1000
     # Where web workers share their counts: a file system in memory, best of all.
     metrics_dir: Path = Path(tempfile.gettempdir())

@@ -17,10 +17,10 @@ _LONGEST = 1000
 
 
 class SlowQueries:
-    """Measures statements; those that take `seconds` or longer are logged, also if they fail."""
+    """Measures statements; those that take so many milliseconds or longer are logged, also if they fail."""
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, milliseconds: float) -> None:
+        self._seconds = milliseconds / 1000
 
     def watch(self, engine: AsyncEngine) -> None:
         """Measures all that `engine` executes."""

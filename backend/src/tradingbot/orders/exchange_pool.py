@@ -10,6 +10,7 @@ import structlog
 
 from tradingbot.core.errors import UnavailableError
 from tradingbot.exchanges.base import Exchange, ExchangeError, NotSentError
+from tradingbot.exchanges.measured import MeasuredExchange
 from tradingbot.exchanges.models import ExchangeAccount
 
 log = structlog.stdlib.get_logger("tradingbot.exchanges")
@@ -66,7 +67,7 @@ class ExchangePool:
         opened = self._open.get(account.id)
         if opened is not None and opened.fingerprint == fingerprint:
             return opened
-        fresh = _Open(self._opener(account), fingerprint)
+        fresh = _Open(MeasuredExchange(self._opener(account), account.exchange), fingerprint)
         self._open[account.id] = fresh
         if opened is not None and opened.users:
             self._retired.append(opened)

@@ -6,6 +6,7 @@ import structlog
 
 from tradingbot.core.database import Database
 from tradingbot.core.errors import UnavailableError
+from tradingbot.core.logging import working_on
 from tradingbot.core.settings import WorkerSettings
 from tradingbot.orders.execution import Executor
 from tradingbot.orders.outcome import Later, Steps
@@ -61,7 +62,8 @@ class WorkLoop:
             if row is None:
                 return False
             await self._steps("claimed")
-            outcome = await self._executor.work(row)
+            with working_on(strategy_id=row.strategy_id, signal_id=row.signal_id, order_id=row.order_id):
+                outcome = await self._executor.work(row)
             if isinstance(outcome, Later):
                 seconds = outcome.seconds
                 if seconds is None:

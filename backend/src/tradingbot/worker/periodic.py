@@ -32,8 +32,7 @@ async def measure(database: Database) -> None:
     """Makes the length and age of the queue metrics."""
     async with database.transaction() as session:
         waiting = await outbox.backlog(session)
-    metrics.OUTBOX_DEPTH.set(waiting.rows)
-    metrics.OUTBOX_OLDEST_SECONDS.set(waiting.oldest)
+    metrics.set_outbox(waiting.rows, waiting.oldest)
 
 
 async def tidy(database: Database, settings: EventSettings) -> None:
