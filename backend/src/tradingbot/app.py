@@ -15,6 +15,7 @@ from tradingbot.core.context import Context
 from tradingbot.core.database import Database
 from tradingbot.core.direct_route import add_direct_routes
 from tradingbot.core.logging import configure_logging
+from tradingbot.core.metrics import set_build_info, watch_pool
 from tradingbot.core.middleware import RequestMiddleware
 from tradingbot.core.openapi import Application
 from tradingbot.core.passwords import Passwords
@@ -31,6 +32,7 @@ from tradingbot.orders import endpoints as orders
 from tradingbot.outbox.waker import Waker
 from tradingbot.positions import endpoints as positions
 from tradingbot.risk import endpoints as risk
+from tradingbot.risk import refusals_endpoints as refusals
 from tradingbot.signals import endpoints as signals
 from tradingbot.strategies import endpoints as strategies
 from tradingbot.webhooks import endpoints as webhooks
@@ -65,6 +67,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         signals,
         orders,
         positions,
+        refusals,
         risk,
         events,
     ):
@@ -76,7 +79,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-API-Key", "X-Request-ID"],
             expose_headers=["Retry-After", "X-Request-ID"],
             max_age=600,
         )
@@ -95,6 +98,8 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
         intake = Intake(settings, waker)
         passwords, attempts = Passwords(), Attempts(redis, settings)
         app.state.context = Context(settings, database, redis, publisher, hub, intake, passwords, attempts)
+        set_build_info()
+        watch_pool(database.engine, "web")
         publisher.start()
         hub.start()
         waker.start()

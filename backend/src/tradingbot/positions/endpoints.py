@@ -1,5 +1,79 @@
 """Endpoints under /positions."""
 
-from fastapi import APIRouter
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Header, status
+
+from tradingbot.auth.dependencies import Reader, Trader
+from tradingbot.core.context import ContextDep
+from tradingbot.core.pagination import decode_cursor
+from tradingbot.core.problems import documented
+from tradingbot.core.queries import CursorText, Limit, Since, SymbolFilter, Until
+from tradingbot.orders.schemas import OrderOut
+from tradingbot.positions import closing, reading
+from tradingbot.positions.queries import PositionFilter
+from tradingbot.positions.schemas import Direction, PositionOut, PositionPage, Summary
 
 router = APIRouter(prefix="/positions", tags=["positions"])
+
+IdempotencyKey = Annotated[
+    str,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=128,
+        pattern=r"^[!-~]+$",
+        description="Of your choice, a new one for each close that you mean: the same key is the same order.",
+    ),
+]
+
+
+@router.get("", responses=documented(401, 403, 422, 503))
+async def list_positions(
+    context: ContextDep,
+    reader: Reader,
+    strategy_id: UUID | None = None,
+    symbol: SymbolFilter = None,
+    side: Direction | None = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = 50,
+    cursor: CursorText = None,
+) -> PositionPage:
+    """Lists your positions, the last changed first; `since` and `until` are about their last change."""
+    wanted = PositionFilter(strategy_id, symbol, side, since, until)
+    after = decode_cursor(cursor) if cursor is not None else None
+    async with context.database.transaction() as session:
+        return await reading.list_page(session, reader.user_id, wanted, limit, after)
+
+
+@router.get("/summary", responses=documented(401, 403, 422, 503))
+async def get_summary(context: ContextDep, reader: Reader, strategy_id: UUID | None = None) -> Summary:
+    """Gives the profit and loss of each of your strategies that has traded."""
+    async with context.database.transaction() as session:
+        return await reading.summary(session, reader.user_id, strategy_id)
+
+
+@router.get("/{position_id}", responses=documented(401, 403, 404, 422, 503))
+async def get_position(context: ContextDep, reader: Reader, position_id: UUID) -> PositionOut:
+    """Gives one of your positions."""
+    async with context.database.transaction() as session:
+        return await reading.one(session, reader.user_id, position_id)
+
+
+@router.post(
+    "/{position_id}/close",
+    status_code=status.HTTP_202_ACCEPTED,
+    responses=documented(401, 403, 404, 409, 422, 503),
+)
+async def close_position(
+    context: ContextDep, trader: Trader, position_id: UUID, key: IdempotencyKey
+) -> OrderOut:
+    """Makes a market order that closes the position. It is for the worker to place; a halt does not stop it.
+
+    The order is of what is held and not being closed by open orders already; if that is nothing, the answer
+    is 409.
+    """
+    async with context.database.transaction() as session:
+        return OrderOut.model_validate(await closing.close(session, trader.user_id, position_id, key))

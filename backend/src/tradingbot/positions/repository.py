@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BindParameter, bindparam, case, func, select, update
+from sqlalchemy import BindParameter, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -73,17 +73,20 @@ async def list_open(session: AsyncSession, strategy_id: UUID) -> Sequence[Positi
 
 
 async def held_quantity(session: AsyncSession, strategy_id: UUID, symbol: str) -> Decimal:
-    """Gives the signed quantity that the strategy holds of the symbol."""
+    """Gives the signed quantity that the strategy holds of the symbol, locked until the transaction ends."""
     statement = select(Position.quantity).where(
         Position.strategy_id == strategy_id, Position.symbol == symbol
     )
-    return (await session.execute(statement)).scalar_one_or_none() or Decimal(0)
+    return (await session.execute(statement.with_for_update())).scalar_one_or_none() or Decimal(0)
 
 
-async def pending_quantity(session: AsyncSession, strategy_id: UUID, symbol: str) -> Decimal:
-    """Gives the signed quantity that the strategy's open orders of the symbol may still fill."""
+async def pending_of_side(session: AsyncSession, strategy_id: UUID, symbol: str, side: Side) -> Decimal:
+    """Gives what the strategy's open orders of this side may still fill of the symbol."""
     left = func.greatest(Order.quantity - Order.filled_quantity, Decimal(0))
-    statement = select(func.sum(case((Order.side == Side.BUY, left), else_=-left))).where(
-        Order.strategy_id == strategy_id, Order.symbol == symbol, Order.state.in_(_OPEN)
+    statement = select(func.sum(left)).where(
+        Order.strategy_id == strategy_id,
+        Order.symbol == symbol,
+        Order.side == side,
+        Order.state.in_(_OPEN),
     )
     return (await session.execute(statement)).scalar_one() or Decimal(0)

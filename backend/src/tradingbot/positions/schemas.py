@@ -1,13 +1,13 @@
 """Positions as the API shows them. Amounts are decimal strings, times are UTC."""
 
 from datetime import datetime
-from decimal import Decimal
+from enum import StrEnum
 from typing import Any, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from tradingbot.core.amounts import ARITHMETIC, Amount
+from tradingbot.core.amounts import Amount
 from tradingbot.positions.accounting import PositionState, unrealised_pnl
 from tradingbot.positions.models import Position, PriceSource
 
@@ -32,6 +32,14 @@ _PERFORMANCE: dict[str, Any] = {
     "fees": "32.12565",
     "net_pnl": "112.22435",
 }
+
+
+class Direction(StrEnum):
+    """Which way a position looks."""
+
+    LONG = "long"
+    SHORT = "short"
+    FLAT = "flat"
 
 
 class PositionOut(BaseModel):
@@ -99,20 +107,9 @@ class Performance(BaseModel):
     fees: Amount
     net_pnl: Amount
 
-    @classmethod
-    def sum_of(cls, strategy_id: UUID, realised: Decimal, unrealised: Decimal, fees: Decimal) -> Self:
-        """Adds up."""
-        return cls(
-            strategy_id=strategy_id,
-            realised_pnl=realised,
-            unrealised_pnl=unrealised,
-            fees=fees,
-            net_pnl=ARITHMETIC.subtract(ARITHMETIC.add(realised, unrealised), fees),
-        )
-
 
 class Summary(BaseModel):
-    """Profit and loss by strategy."""
+    """Profit and loss of the strategies that have traded, the oldest strategy first."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"items": [_PERFORMANCE]}})
 

@@ -81,10 +81,13 @@ async def apply(session: AsyncSession, order: Order, trade: Trade) -> bool:
 async def expected_quantity(session: AsyncSession, strategy_id: UUID, symbol: str) -> Decimal:
     """Gives the signed quantity that the strategy holds, with what its open orders will still add.
 
-    An order that is not known to have ended counts as if it will be filled.
+    An order that is not known to have ended counts as if it will be filled. The position is locked until the
+    transaction ends, so that of two who decide on it at once the second sees the order of the first.
     """
     held = await repository.held_quantity(session, strategy_id, symbol)
-    return ARITHMETIC.add(held, await repository.pending_quantity(session, strategy_id, symbol))
+    buys = await repository.pending_of_side(session, strategy_id, symbol, Side.BUY)
+    sells = await repository.pending_of_side(session, strategy_id, symbol, Side.SELL)
+    return ARITHMETIC.subtract(ARITHMETIC.add(held, buys), sells)
 
 
 async def unrealised_of(

@@ -26,7 +26,7 @@ class DayResult(NamedTuple):
 
 @dataclass(frozen=True)
 class RefusalFilter:
-    """Which refusals to list; None: all."""
+    """Which refusals to list; None is any. `since` is in, `until` is not."""
 
     strategy_id: UUID | None = None
     symbol: str | None = None
@@ -64,7 +64,7 @@ async def insert_once(
 
 
 async def list_of_user(
-    session: AsyncSession, user_id: UUID, chosen: RefusalFilter, limit: int, after: Cursor | None
+    session: AsyncSession, user_id: UUID, wanted: RefusalFilter, limit: int, after: Cursor | None
 ) -> Sequence[tuple[Refusal, str]]:
     """Gives the user's refusals after the cursor with the symbols of their signals, the newest first."""
     statement = (
@@ -72,16 +72,16 @@ async def list_of_user(
         .join(Signal, Signal.id == Refusal.signal_id)
         .where(Refusal.user_id == user_id)
     )
-    if chosen.strategy_id is not None:
-        statement = statement.where(Refusal.strategy_id == chosen.strategy_id)
-    if chosen.symbol is not None:
-        statement = statement.where(Signal.symbol == chosen.symbol)
-    if chosen.rule is not None:
-        statement = statement.where(Refusal.rule == chosen.rule)
-    if chosen.since is not None:
-        statement = statement.where(Refusal.created_at >= chosen.since)
-    if chosen.until is not None:
-        statement = statement.where(Refusal.created_at < chosen.until)
+    if wanted.strategy_id is not None:
+        statement = statement.where(Refusal.strategy_id == wanted.strategy_id)
+    if wanted.symbol is not None:
+        statement = statement.where(Signal.symbol == wanted.symbol)
+    if wanted.rule is not None:
+        statement = statement.where(Refusal.rule == wanted.rule)
+    if wanted.since is not None:
+        statement = statement.where(Refusal.created_at >= wanted.since)
+    if wanted.until is not None:
+        statement = statement.where(Refusal.created_at < wanted.until)
     if after is not None:
         statement = statement.where(tuple_(Refusal.created_at, Refusal.id) < (after.at, after.id))
     statement = statement.order_by(Refusal.created_at.desc(), Refusal.id.desc()).limit(limit)

@@ -100,10 +100,10 @@ async def store_refusal(session: AsyncSession, signal: Signal, refusal: RefusalR
 
 
 async def list_page(
-    session: AsyncSession, user_id: UUID, chosen: RefusalFilter, limit: int, after: Cursor | None
+    session: AsyncSession, user_id: UUID, wanted: RefusalFilter, limit: int, after: Cursor | None
 ) -> RefusalPage:
     """Gives one page of the user's own refusals."""
-    rows = await repository.list_of_user(session, user_id, chosen, limit + 1, after)
+    rows = await repository.list_of_user(session, user_id, wanted, limit + 1, after)
     items = [RefusalOut.of(refusal, symbol) for refusal, symbol in rows[:limit]]
     last = items[-1] if len(rows) > limit else None
     return RefusalPage(

@@ -1,0 +1,84 @@
+"""Queries of those who look at positions. A user sees only their own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tradingbot.core.pagination import Cursor
+from tradingbot.positions.models import Position
+from tradingbot.positions.schemas import Direction
+from tradingbot.strategies.models import Strategy
+
+
+@dataclass(frozen=True)
+class PositionFilter:
+    """Which positions to list; None is any. Last changed `since` then (in) `until` then (out)."""
+
+    strategy_id: UUID | None = None
+    symbol: str | None = None
+    direction: Direction | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+_DIRECTIONS = {
+    Direction.LONG: Position.quantity > 0,
+    Direction.SHORT: Position.quantity < 0,
+    Direction.FLAT: Position.quantity == 0,
+}
+
+
+async def list_of_user(
+    session: AsyncSession, user_id: UUID, wanted: PositionFilter, limit: int, after: Cursor | None
+) -> Sequence[Position]:
+    """Gives the user's positions after the cursor, the last changed first."""
+    statement = select(Position).where(Position.user_id == user_id)
+    if wanted.strategy_id is not None:
+        statement = statement.where(Position.strategy_id == wanted.strategy_id)
+    if wanted.symbol is not None:
+        statement = statement.where(Position.symbol == wanted.symbol)
+    if wanted.direction is not None:
+        statement = statement.where(_DIRECTIONS[wanted.direction])
+    if wanted.since is not None:
+        statement = statement.where(Position.updated_at >= wanted.since)
+    if wanted.until is not None:
+        statement = statement.where(Position.updated_at < wanted.until)
+    if after is not None:
+        statement = statement.where(tuple_(Position.updated_at, Position.id) < (after.at, after.id))
+    statement = statement.order_by(Position.updated_at.desc(), Position.id.desc()).limit(limit)
+    return (await session.execute(statement)).scalars().all()
+
+
+async def all_of_user(session: AsyncSession, user_id: UUID, strategy_id: UUID | None) -> Sequence[Position]:
+    """Gives the user's positions, those of one strategy together, the oldest strategy first."""
+    statement = (
+        select(Position)
+        .join(Strategy, Strategy.id == Position.strategy_id)
+        .where(Position.user_id == user_id)
+        .order_by(Strategy.created_at, Strategy.id)
+    )
+    if strategy_id is not None:
+        statement = statement.where(Position.strategy_id == strategy_id)
+    return (await session.execute(statement)).scalars().all()
+
+
+async def find(
+    session: AsyncSession, user_id: UUID, position_id: UUID, *, lock: bool = False
+) -> Position | None:
+    """Gives the user's position; with `lock` nobody else changes it until the transaction ends."""
+    statement = select(Position).where(Position.user_id == user_id, Position.id == position_id)
+    if lock:
+        statement = statement.with_for_update()
+    return (await session.execute(statement)).scalar_one_or_none()
+
+
+async def strategy_of(session: AsyncSession, position: Position) -> Strategy:
+    """Gives the strategy that holds the position."""
+    statement = select(Strategy).where(
+        Strategy.id == position.strategy_id, Strategy.user_id == position.user_id
+    )
+    return (await session.execute(statement)).scalar_one()
