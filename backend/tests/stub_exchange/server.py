@@ -44,7 +44,13 @@ class StubExchange:
         self.accounts: dict[str, Account] = {DEFAULT_KEY: Account()}
         self.faults = Faults()
         self.received: list[Received] = []
+        # Ids of trades that the lists of trades do not show yet.
+        self.hidden_trades: set[int] = set()
         self.url = ""
+        # Set while no request is being worked on, whether or not anybody still waits for its answer.
+        self.idle = asyncio.Event()
+        self._busy = 0
+        self._arrival = asyncio.Condition()
         self._port = port
         self._runner: web.AppRunner | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -68,6 +74,11 @@ class StubExchange:
             and client_order_id in (None, request.parameters.get("newClientOrderId"))
         ]
 
+    async def came(self, path: str) -> None:
+        """Waits until a request has come to a path that ends with `path`."""
+        async with self._arrival:
+            await self._arrival.wait_for(lambda: any(item.path.endswith(path) for item in self.received))
+
     def fill(self, client_order_id: str, parts: int = 1) -> Booked:
         """Fills the next parts of an order (filling `manual`)."""
         for account in self.accounts.values():
@@ -84,6 +95,7 @@ class StubExchange:
         self.accounts = {DEFAULT_KEY: Account()}
         self.faults.clear()
         self.received.clear()
+        self.hidden_trades.clear()
 
     async def __aenter__(self) -> Self:
         app = web.Application(middlewares=[self._middleware])
@@ -98,11 +110,16 @@ class StubExchange:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Stops listening, and cuts off whoever is connected."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._runner is not None:
             await self._runner.cleanup()
+            self._runner = None
 
     def _routes(self) -> list[web.RouteDef]:
         routes = [web.get("/sapi/v1/account/apiRestrictions", self._signed(self._restrictions))]
@@ -138,6 +155,18 @@ class StubExchange:
             name: str(value) for name, value in (await request.post()).items()
         }
         self.received.append(Received(request.method, request.path, parameters, dict(request.headers)))
+        self._busy += 1
+        self.idle.clear()
+        async with self._arrival:
+            self._arrival.notify_all()
+        try:
+            return await self._answer(request, handler)
+        finally:
+            self._busy -= 1
+            if not self._busy:
+                self.idle.set()
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         instead = await strike(self.faults.take(request.method, request.path, "before"), request)
         if instead is not None:
             return instead
@@ -243,7 +272,7 @@ class StubExchange:
             for order in account.orders
             if order.symbol == symbol and parameters.get("orderId") in (None, str(order.id))
             for trade in order.executions
-            if trade.id >= first
+            if trade.id >= first and trade.id not in self.hidden_trades
         ]
         return sorted(trades, key=lambda trade: int(trade["id"]))[:limit]
 

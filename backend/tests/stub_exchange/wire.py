@@ -147,7 +147,8 @@ def _spot_order(booked: Booked, with_fills: bool) -> Json:
         }
         for trade in booked.executions
     ]
-    return answer | {"transactTime": booked.time, "fills": fills}
+    at = booked.executions[-1].time if booked.executions else booked.time
+    return answer | {"transactTime": at, "fills": fills}
 
 
 def _future_order(booked: Booked) -> Json:

@@ -12,8 +12,8 @@ from tradingbot.orders.models import OrderState, Side
 class OrderRequest:
     """A market order: `quantity` in the base asset; `price` is what it was decided at, in the quote asset.
 
-    `issued_at` is when it was decided to send it (now, if not given). An exchange that refuses what comes later
-    than a window after that cannot be reached by a request that was held up on its way.
+    `issued_at` is when it was decided to send it (now, if not given). An exchange that refuses what comes
+    later than a window after that cannot be reached by a request that was held up on its way.
     """
 
     client_order_id: str

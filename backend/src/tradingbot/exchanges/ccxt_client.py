@@ -114,4 +114,11 @@ def _with_hooks(base: Any) -> Any:
                 code, reason, url, method, response_headers, response_body, request_headers, request_body
             )
 
+        def parse_json(self, http_response: str) -> Any:
+            # ccxt would make an order without any content of a page of HTML.
+            parsed = super().parse_json(http_response)
+            if parsed is None:
+                raise ValueError("the answer is not JSON")
+            return parsed
+
     return Client

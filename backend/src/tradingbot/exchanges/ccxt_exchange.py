@@ -83,10 +83,11 @@ class CcxtExchange:
         if order.reduce_only and market["contract"]:
             parameters["reduceOnly"] = "true"
         try:
-            placed = await self._call(
+            placed = await self._order(
                 lambda: self._client.create_order(
                     market["symbol"], "market", order.side.value, plain(amount), None, parameters
                 ),
+                order.client_order_id,
                 deadline,
             )
         except FailedError as error:
@@ -185,8 +186,10 @@ class CcxtExchange:
     async def _find(self, client_order_id: str, market: Json, deadline: float) -> OrderReport | None:
         parameters = {"clientOrderId": client_order_id}
         try:
-            order = await self._call(
-                lambda: self._client.fetch_order(None, market["symbol"], parameters), deadline
+            order = await self._order(
+                lambda: self._client.fetch_order(None, market["symbol"], parameters),
+                client_order_id,
+                deadline,
             )
         except FailedError as error:
             if error.failure.meaning == Meaning.NOT_FOUND:
@@ -307,6 +310,17 @@ class CcxtExchange:
             raise FailedError(failure) from error
         finally:
             current_answer.reset(token)
+
+    async def _order(self, request: Request, client_order_id: str, deadline: float) -> Json:
+        """Makes a request that is answered with an order.
+
+        Raises:
+            FailedError: whatever went wrong; unknown, if the answer is not about this order.
+        """
+        order: Json = await self._call(request, deadline)
+        if not order["id"] or order["clientOrderId"] != client_order_id:
+            raise FailedError(Failure(Meaning.UNKNOWN, "the answer is not about this order"))
+        return order
 
     @asynccontextmanager
     async def _asking(self) -> AsyncIterator[None]:

@@ -19,8 +19,8 @@ def open_exchange(
     """Gives the account's exchange, to be kept, used again and closed. Must be called in the event loop.
 
     Raises:
-        CredentialsError: the account cannot be used: an exchange or mode that is not supported, real money under
-            BINANCE_TESTNET, the extra `exchanges` missing.
+        CredentialsError: the account cannot be used: an exchange or mode that is not supported, real money
+            under BINANCE_TESTNET, the extra `exchanges` missing.
         EnvelopeError: its credentials do not open.
     """
     market, mode = Market(account.market), Mode(account.mode)
@@ -47,7 +47,7 @@ def _real(
 
 
 def _base_url(settings: Settings) -> str | None:
-    """Gives EXCHANGE_BASE_URL: credentials are sent there, so only to this machine, and never in production."""
+    """Gives EXCHANGE_BASE_URL. Credentials are sent there: only to this machine, and never in production."""
     url = settings.exchange_base_url
     if url is None:
         return None

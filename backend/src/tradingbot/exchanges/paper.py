@@ -4,8 +4,8 @@ With p that price, s the slippage rate, f the fee rate and q the quantity:
 
 - fill price: p (1 + s) for a buy, p (1 - s) for a sell
 - fee: q * fill price * f, in the quote asset
-- equity: starting equity + Σ realised P&L - Σ fees + Σ q (last price - average price) over the positions of the
-  account's strategies
+- equity: starting equity + Σ realised P&L - Σ fees + Σ q (last price - average price), over the positions of
+  the account's strategies
 
 Each product is rounded half to even to 18 places, the scale of the tables. An order has one trade, named like
 the order: placing it again gives the same trade, which is booked once. Nothing is kept here; what was filled

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tradingbot.positions.models import Position
@@ -37,4 +37,4 @@ async def holding(
 
 def _trades_on(account_id: UUID, is_default: bool) -> ColumnElement[bool]:
     trades_on = Strategy.exchange_account_id == account_id
-    return or_(trades_on, and_(is_default, Strategy.exchange_account_id.is_(None)))
+    return or_(trades_on, Strategy.exchange_account_id.is_(None)) if is_default else trades_on

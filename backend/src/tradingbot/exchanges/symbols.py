@@ -21,7 +21,8 @@ class UnknownSymbolError(RejectedError):
 def index(markets: Iterable[dict[str, Any]], market: Market) -> dict[str, dict[str, Any]]:
     """Gives what each name means among ccxt's markets.
 
-    Those are the spot ones, or the contracts that are settled in the quote asset. A name without a contract's date means the perpetual one.
+    Those are the spot ones, or the contracts that are settled in the quote asset. A name without a date means
+    the perpetual contract.
     """
     names: dict[str, dict[str, Any]] = {}
     wanted = [entry for entry in markets if _is_wanted(entry, market)]
