@@ -124,7 +124,7 @@ def tradingbot(host: hosts.Host, *arguments: str) -> dict[str, str]:
 def make_credentials(host: hosts.Host) -> None:
     """Make a strategy with its webhook address and an API key, and keep them where only this user reads them."""
     name = f"demo-{time.strftime('%Y%m%dT%H%M%S')}"
-    limits = ["--max-position", "0.1", "--model", MODEL.parent.name, "--model-mode", "annotate"]
+    limits = ["--max-position", "0.1", "--model-name", MODEL.parent.name, "--model-mode", "annotate"]
     credentials = {
         "webhook_url": tradingbot(host, "strategy", "create", "--user", USER, "--name", name, *limits)["webhook_url"],
         "api_key": tradingbot(host, "api-key", "create", "--user", USER, "--name", name)["api_key"],

@@ -17,7 +17,7 @@ MODEL = ROOT / ".cache" / "models" / "tiny-lstm" / "1"
 def test_inference_answers_as_computed_apart(https_url: str, backend_cli: Callable[..., dict[str, str]]) -> None:
     expected = json.loads((MODEL / "expected.json").read_text())
     user = f"modeller-{time.time_ns()}@example.com"
-    options = ["--model", "tiny-lstm", "--model-mode", "annotate"]
+    options = ["--model-name", "tiny-lstm", "--model-mode", "annotate"]
     webhook = backend_cli("strategy", "create", "--user", user, "--name", "first", *options)["webhook_url"]
     headers = {"X-API-Key": backend_cli("api-key", "create", "--user", user, "--name", "first")["api_key"]}
     for (price,) in expected["rows"]:

@@ -21,7 +21,7 @@ from tradingbot.exchanges import repository as exchanges
 from tradingbot.exchanges.models import ExchangeAccount
 from tradingbot.strategies import repository
 from tradingbot.strategies import service as strategies
-from tradingbot.strategies.models import Sizing, Strategy
+from tradingbot.strategies.models import ModelMode, Sizing, Strategy
 from tradingbot.strategies.schemas import StrategyIn, StrategyOut
 from tradingbot.users import repository as users
 from tradingbot.users import service as user_service
@@ -66,6 +66,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     for limit, text in _LIMITS.items():
         create.add_argument(f"--{limit.replace('_', '-')}", metavar="NUMBER", help=f"limit: {text}")
+    create.add_argument(
+        "--model-name", type=name, metavar="MODEL", help="model that is asked about each signal"
+    )
+    create.add_argument(
+        "--model-mode",
+        choices=[str(mode) for mode in ModelMode],
+        help="what it may do: annotate signals, or veto them too (default off)",
+    )
     add_json(create)
     create.set_defaults(run=run_create)
 
@@ -148,7 +156,7 @@ def run_rotate(arguments: argparse.Namespace) -> int:
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    names = ("name", "sizing", "sizing_value", *_LIMITS)
+    names = ("name", "sizing", "sizing_value", "model_name", "model_mode", *_LIMITS)
     given = {name: getattr(arguments, name) for name in names}
     return {name: value for name, value in given.items() if value is not None} | {"symbols": arguments.symbol}
 
