@@ -6,12 +6,11 @@ import structlog
 from fastapi import APIRouter, Query, Response, WebSocket, status
 
 from tradingbot.auth.dependencies import Reader
-from tradingbot.core.context import Context, ContextDep
+from tradingbot.core.context import ContextDep
 from tradingbot.core.errors import ProblemError, UnprocessableError
 from tradingbot.core.problems import documented, problem_from
 from tradingbot.events import service, tickets
-from tradingbot.events.feed import Feed
-from tradingbot.events.schemas import PROTOCOL, TICKET_PREFIX, EventPage, Holder, TicketOut
+from tradingbot.events.schemas import PROTOCOL, TICKET_PREFIX, EventPage, TicketOut
 
 router = APIRouter(tags=["events"])
 log = structlog.stdlib.get_logger("tradingbot.events")
@@ -55,19 +54,14 @@ async def live_events(websocket: WebSocket, context: ContextDep) -> None:
         holder = await tickets.redeem(
             context.redis, _ticket(websocket), context.settings.secret_key.get_secret_value()
         )
-        with context.hub.connect(holder) as (connection, feed):
-            last = await _start(context, holder, feed)
+        with context.hub.connect(holder) as connection:
+            async with context.database.transaction() as session:
+                last = await service.start_of(session, holder)
+            context.hub.begin(holder.user_id, last)
             await websocket.accept(PROTOCOL)
             await connection.serve(websocket, last if after is None else after, last)
     except ProblemError as error:
         await websocket.send_denial_response(problem_from(error))
-
-
-async def _start(context: Context, holder: Holder, feed: Feed) -> int:
-    async with context.database.transaction() as session:
-        last = await service.start_of(session, holder)
-    feed.start(last)
-    return last
 
 
 def _ticket(websocket: WebSocket) -> str:

@@ -37,7 +37,7 @@ class Feed:
         self.newest = max(self.newest, event.sequence)
         if self.last is None or event.sequence <= self.last:
             return
-        if len(self._early) < self._size:
+        if event.sequence == self.last + 1 or len(self._early) < self._size:
             self._early[event.sequence] = event.for_client()
         self._advance()
 

@@ -67,8 +67,11 @@ class EventHub:
             await stop(task)
 
     @contextmanager
-    def connect(self, holder: Holder) -> Iterator[tuple[Connection, Feed]]:
-        """Registers a client, to which `feed.start` must be told before it is served.
+    def connect(self, holder: Holder) -> Iterator[Connection]:
+        """Registers a client; `begin` comes next, then its `serve`.
+
+        Events that happen meanwhile are noticed: nothing falls between the number that `begin` is told and
+        what Redis brings.
 
         Raises:
             TooManyRequestsError: the user has WEBSOCKET_MAX_PER_USER connections to this worker.
@@ -89,13 +92,19 @@ class EventHub:
         feed.listeners.add(connection.changed)
         WEBSOCKETS.inc()
         try:
-            yield connection, feed
+            yield connection
         finally:
             WEBSOCKETS.dec()
             feed.listeners.discard(connection.changed)
             connections.discard(connection)
             if not connections:
                 del self._connections[holder.user_id], self._feeds[holder.user_id]
+
+    def begin(self, user_id: UUID, last: int) -> None:
+        """Learns the number of the user's last event, from which on the feed must be complete."""
+        self._feeds[user_id].start(last)
+        if self._feeds[user_id].is_behind:
+            self._gap.set()
 
     async def _read(self, user_id: UUID, after: int) -> service.Batch:
         async with self._readers, self._database.transaction() as session:
