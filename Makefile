@@ -62,7 +62,7 @@ test: venv $(BACKEND_VENV)/.installed .cache/models/tiny-lstm/1/manifest.json ##
 	@$(BIN)/python tests/run.py $(STAGES)
 
 .PHONY: bench
-bench: venv ## Measure: deploy, re-run, memory, requests per second (docs/benchmarks.md)
+bench: venv $(BACKEND_VENV)/.installed ## Measure: backend, deploy, re-run, memory, requests per second (docs/benchmarks.md)
 	@$(BIN)/python -m tests.bench
 
 .PHONY: docs

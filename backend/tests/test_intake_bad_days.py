@@ -61,7 +61,7 @@ async def _send(
     client: httpx.AsyncClient, account: Account, name: int, is_over: asyncio.Event
 ) -> list[tuple[str, list[int]]]:
     """Sends alert after alert, each again until it is acknowledged; gives their ids and all answers."""
-    sent = []
+    sent: list[tuple[str, list[int]]] = []
     while not is_over.is_set():
         identifier, answers = f"{name}-{len(sent)}", [503]
         while answers[-1] == 503:

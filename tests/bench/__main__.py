@@ -13,7 +13,7 @@ from tests.testbed import hosts
 from tests.testbed.hosts import Host
 from tests.testbed.shell import TestbedError, fail, output, say
 
-from . import deploy, load, memory
+from . import backend, deploy, load, memory
 from . import host as bench
 from .report import Report
 
@@ -32,7 +32,9 @@ def parser() -> argparse.ArgumentParser:
         f"Results: {RESULT.name} and {TABLES.name} in .testbed/bench.",
     )
     top.add_argument(
-        "--only", choices=("deploy", "load", "memory"), help="measure one part; load and memory keep the host"
+        "--only",
+        choices=("backend", "deploy", "load", "memory"),
+        help="measure one part; backend needs no host, load and memory keep it",
     )
     top.add_argument("--keep", action="store_true", help="leave the host there at the end")
     return top
@@ -58,6 +60,11 @@ def main() -> None:
 def measure(only: str | None) -> None:
     """Take the figures of one part, or of all."""
     report = Report(machine())
+    if only in (None, "backend"):
+        backend.measure(report)
+    if only == "backend":
+        write(report)
+        return
     host = prepare(only, report)
     if only != "deploy":
         say(f"letting the services settle for {SETTLE_SECONDS} s")

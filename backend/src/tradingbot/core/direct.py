@@ -8,6 +8,7 @@ import asyncpg
 from tradingbot.core.address import plain_dsn
 from tradingbot.core.database import is_unavailable
 from tradingbot.core.settings import DatabaseSettings
+from tradingbot.core.slow_queries import SlowQueries
 
 # SQLSTATEs of a connection that has ended, or is about to: connection exception, and shutdown of the server.
 _BROKEN_STATES = ("08", "57P01", "57P02", "57P03")
@@ -24,6 +25,7 @@ class DirectConnection:
         self._connect_timeout = settings.database_connect_timeout
         self._timeout = timeout
         self._server_settings = {"application_name": "tradingbot", "TimeZone": "UTC"} | server_settings
+        self._slow_queries = SlowQueries(settings.slow_query_ms)
         self._connection: Any = None
 
     async def fetch(self, statement: str, *arguments: Any) -> Sequence[asyncpg.Record]:
@@ -62,7 +64,8 @@ class DirectConnection:
     ) -> Sequence[asyncpg.Record]:
         is_whole = False
         try:
-            rows: Sequence[asyncpg.Record] = await connection.fetch(statement, *arguments)
+            with self._slow_queries.measured(statement):
+                rows: Sequence[asyncpg.Record] = await connection.fetch(statement, *arguments)
             is_whole = True
         except asyncpg.PostgresError as error:
             if str(error.sqlstate).startswith(_BROKEN_STATES):

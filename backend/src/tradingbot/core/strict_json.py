@@ -7,6 +7,8 @@ from typing import Any, NoReturn
 MAX_DEPTH = 32
 MAX_DIGITS = 64
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str, allow_nan=False)
+
 
 class InvalidJSONError(ValueError):
     """The bytes are not JSON that we take; the message says why without quoting them."""
@@ -38,7 +40,7 @@ def parse(body: bytes) -> Any:
 
 def dumps(value: Any) -> str:
     """Writes JSON, the same text for the same value; decimals become strings, so that they stay exact."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str, allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def _decimal(text: str) -> Decimal:
