@@ -1,0 +1,135 @@
+"""Lock-out after failures: by account and by address, for all workers, with Redis and without."""
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from redis.asyncio import Redis
+
+from tests.access import EMAIL, from_address, login, make_user, sign_in
+from tests.conftest import client_of
+from tests.network import proxy_to
+from tests.test_webhooks import assert_problem
+from tradingbot.app import create_app
+from tradingbot.auth import lockout
+from tradingbot.core.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+async def user(settings: Settings) -> None:
+    await make_user(settings)
+
+
+def assert_locked_out(answer: httpx.Response, seconds: int = 900) -> None:
+    assert_problem(answer, 429)
+    assert seconds - 60 < int(answer.headers["retry-after"]) <= seconds
+
+
+async def fail(client: httpx.AsyncClient, times: int, email: str = EMAIL) -> None:
+    for _ in range(times):
+        assert_problem(await login(client, email, "wrong password"), 401)
+
+
+async def test_account_is_locked_for_all_workers_and_addresses(app: FastAPI, settings: Settings) -> None:
+    other = create_app(settings)
+    async with (
+        other.router.lifespan_context(other),
+        from_address(app, "192.0.2.1") as here,
+        from_address(other, "192.0.2.2") as there,
+    ):
+        session = await sign_in(here)
+        await fail(here, 3)
+        await fail(there, 2)
+        assert_locked_out(await login(here))
+        assert_locked_out(await login(there, EMAIL.upper()))
+        # Who is signed in stays so.
+        assert (await here.get("/api/v1/auth/me", headers=session.headers)).status_code == 200
+
+
+async def test_account_that_does_not_exist_is_locked_too(client: httpx.AsyncClient) -> None:
+    await fail(client, 5, "nobody@mail.test")
+    assert_locked_out(await login(client, "nobody@mail.test"))
+    await sign_in(client)
+
+
+async def test_right_password_forgives(client: httpx.AsyncClient) -> None:
+    for _ in range(3):
+        await fail(client, 4)
+        await sign_in(client)
+
+
+@pytest.mark.parametrize(
+    ("first", "same", "other"),
+    [
+        ("192.0.2.1", "192.0.2.1", "192.0.2.2"),
+        ("::ffff:192.0.2.1", "192.0.2.1", "192.0.2.2"),
+        ("2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:1::1"),
+        ("no address", "neither", "192.0.2.2"),
+    ],
+)
+async def test_address_is_locked(app: FastAPI, first: str, same: str, other: str) -> None:
+    async with (
+        from_address(app, first) as attacker,
+        from_address(app, same) as neighbour,
+        from_address(app, other) as stranger,
+    ):
+        for number in range(20):
+            await fail(attacker, 1, f"user{number}@mail.test")
+        assert_locked_out(await login(neighbour))
+        await sign_in(stranger)
+
+
+async def test_count_ends(
+    environment: dict[str, str], redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGIN_LOCKOUT_SECONDS", "100")
+    app = create_app()
+    async with app.router.lifespan_context(app), client_of(app) as client, Redis.from_url(redis_url) as redis:
+        await fail(client, 4)
+        keys = [key.decode() async for key in redis.scan_iter("*")]
+        assert len(keys) == 2
+        for key in keys:
+            assert key.startswith("tradingbot:login:")
+            assert EMAIL not in key
+            assert 0 < await redis.ttl(key) <= 100
+            await redis.expire(key, 50)
+        await fail(client, 1)
+        # The last attempt that there is starts the time anew.
+        assert_locked_out(await login(client), 100)
+        account = next(key for key in keys if ":account:" in key)
+        await redis.expire(account, 0)
+        await sign_in(client)
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["refused", "silent"])
+async def test_without_redis_a_worker_counts_by_itself(
+    environment: dict[str, str], redis_url: str, monkeypatch: pytest.MonkeyPatch, silent: bool
+) -> None:
+    async with proxy_to(redis_url) as proxy:
+        monkeypatch.setenv("REDIS_URL", proxy.url)
+        app = create_app(Settings())
+        async with app.router.lifespan_context(app), client_of(app) as client:
+            await sign_in(client)
+            if silent:
+                proxy.silence()
+            else:
+                await proxy.cut()
+            await fail(client, 4)
+            await sign_in(client)
+            await fail(client, 5)
+            assert_locked_out(await login(client))
+            proxy.speak()
+            if not silent:
+                await proxy.open()
+            # Redis knows nothing of this.
+            await sign_in(client)
+
+
+def test_local_counts_are_bounded_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lockout, "_LOCAL_COUNTERS", 3)
+    counts = lockout._LocalCounts(0)
+    for number in (1, 2, 3, 4):
+        assert counts.add(lockout._Counter(f"k{number}", 9)).value == 1
+    assert set(counts._counts) == {"k2", "k3", "k4"}
+    assert counts.add(lockout._Counter("k4", 9)).value == 1
+    counts.forgive("k2", "k1")
+    assert set(counts._counts) == {"k3", "k4"}
