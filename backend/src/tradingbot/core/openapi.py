@@ -4,7 +4,10 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from tradingbot.core.problems import Problem
+from tradingbot.core.problems import Problem, documented
+
+# FastAPI's answer to a body that is not UTF-8, before it comes to any validation.
+_UNREADABLE = documented(400)[400]
 
 
 class Application(FastAPI):
@@ -17,4 +20,8 @@ class Application(FastAPI):
             for name in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(name, None)
             schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            for path in super().openapi()["paths"].values():
+                for operation in path.values():
+                    if "requestBody" in operation:
+                        operation["responses"].setdefault("400", _UNREADABLE)
         return super().openapi()
