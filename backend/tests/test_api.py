@@ -72,6 +72,21 @@ async def test_cors_allows_the_named_origin_only(
             assert (answer.headers.get("access-control-allow-origin") == origin) is allowed
 
 
+async def test_cors_allows_what_clients_send(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CORS_ORIGINS", "https://app.mail.test")
+    async with client_of(create_app()) as client:
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+            headers = {
+                "Origin": "https://app.mail.test",
+                "Access-Control-Request-Method": method,
+                "Access-Control-Request-Headers": "authorization, content-type, x-api-key, x-request-id",
+            }
+            answer = await client.options("/api/v1/strategies", headers=headers)
+            assert answer.status_code == 200, answer.text
+
+
 async def test_openapi_is_valid_and_complete(client: httpx.AsyncClient) -> None:
     document = (await client.get("/openapi.json")).json()
     validate(document)
