@@ -14,7 +14,7 @@ log = structlog.stdlib.get_logger("tradingbot.outbox")
 
 # A NOTIFY within a transaction makes commits wait for each other (PostgreSQL takes a lock on the queue of
 # notifications); sent afterwards and at most so often, it costs intake nothing.
-_INTERVAL = 0.01
+_INTERVAL = 0.02
 _TIMEOUT = 2.0
 
 
