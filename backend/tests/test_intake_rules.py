@@ -1,6 +1,7 @@
 """What decides about an alert besides its form: the strategy's state and secret, and the alert's age."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from tradingbot.app import create_app
 from tradingbot.core.settings import Settings
 from tradingbot.core.tokens import hash_token
 from tradingbot.outbox.repository import CHANNEL
+from tradingbot.outbox.waker import Waker
 
 SECRET = "only-this-strategy-knows-it"
 
@@ -196,6 +198,22 @@ async def test_each_new_signal_is_queued_and_workers_are_woken_soon_and_not_for_
     await asyncio.sleep(0.5)
     assert woken.qsize() == before + 1
     await listener.close()
+
+
+async def test_workers_are_woken_fifty_times_a_second_at_most(settings: Settings) -> None:
+    listener = await asyncpg.connect(settings.database_url.get_secret_value())
+    woken: list[str] = []
+    await listener.add_listener(CHANNEL, lambda *_: woken.append(CHANNEL))
+    waker = Waker(settings)
+    waker.start()
+    started = time.monotonic()
+    for _ in range(500):
+        waker.wake()
+        await asyncio.sleep(0.001)
+    elapsed = time.monotonic() - started
+    await waker.close()
+    await listener.close()
+    assert 1 <= len(woken) <= elapsed * 50 + 2
 
 
 async def test_an_alert_that_cannot_be_stored_does_not_take_others_with_it(

@@ -82,6 +82,8 @@ class Intake:
         try:
             while True:
                 batch = [await self._queue.get()]
+                # What has come with it gets into the queue, and so into the batch.
+                await asyncio.sleep(0)
                 while len(batch) < _LARGEST_BATCH and not self._queue.empty():
                     batch.append(self._queue.get_nowait())
                 # Whose time is over has been answered.
