@@ -18,9 +18,15 @@ from tradingbot.core.settings import Settings
 from tradingbot.core.tokens import TokenKind, new_token
 
 ALERT = {"symbol": "BTCUSDT", "action": "buy", "price": 64250.1, "quantity": "0.5", "order_id": "Long"}
-NOW = datetime.now(UTC).replace(microsecond=0)
+NOW = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
 ORDER = ALERT | {"timenow": NOW.isoformat(), "market_position": "long", "position_size": "0.5"}
 PROBLEM = "application/problem+json"
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alerts here are as old as the run of all tests; how old they may be is tested elsewhere."""
+    monkeypatch.setenv("WEBHOOK_MAX_AGE", "86400")
 
 
 async def signals_of(client: httpx.AsyncClient, account: Account) -> list[dict[str, Any]]:
