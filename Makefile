@@ -17,7 +17,8 @@ $(VENV)/.installed: requirements.txt
 	@echo "== tools: installing the pinned packages into $(VENV) (about a minute)"
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps -r requirements.txt
+	@$(BIN)/python -m pip check -q --disable-pip-version-check
 	@touch $@
 
 .cache/collections/ansible_collections/tradingbot/stack:
@@ -33,7 +34,7 @@ MODEL_VENV := .cache/model-venv
 $(MODEL_VENV)/.installed: backend/requirements-tools.txt
 	@echo "== tools: installing what makes the demo's model into $(MODEL_VENV)"
 	@$(PYTHON) -m venv $(MODEL_VENV)
-	@$(MODEL_VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r backend/requirements-tools.txt
+	@$(MODEL_VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps -r backend/requirements-tools.txt
 	@touch $@
 
 .cache/models/tiny-lstm/1/manifest.json: $(MODEL_VENV)/.installed backend/tools/make_tiny_lstm.py
@@ -52,9 +53,10 @@ BACKEND_VENV := .cache/backend-venv
 $(BACKEND_VENV)/.installed: backend/requirements-dev.txt backend/requirements-build.txt backend/pyproject.toml
 	@echo "== tools: installing the backend and what its tests need into $(BACKEND_VENV)"
 	@$(PYTHON) -m venv $(BACKEND_VENV)
-	@$(BACKEND_VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r backend/requirements-dev.txt
-	@$(BACKEND_VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r backend/requirements-build.txt
+	@$(BACKEND_VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps -r backend/requirements-dev.txt
+	@$(BACKEND_VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps -r backend/requirements-build.txt
 	@$(BACKEND_VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e backend
+	@$(BACKEND_VENV)/bin/python -m pip check -q --disable-pip-version-check
 	@touch $@
 
 .PHONY: test

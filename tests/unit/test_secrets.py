@@ -160,6 +160,7 @@ class TestRules:
             (os.urandom(31), False),
             (os.urandom(32), True),
         ],
+        ids=["counted", "printable", "zeros", "repeated", "text", "31 bytes", "32 bytes"],
     )
     def test_a_key_is_fit_if_the_backend_takes_it(self, raw: bytes, fit: bool) -> None:
         """One rule at two places: what passes the preflight must not keep the backend from starting."""
