@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 from typing import Any
 from uuid import uuid4
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import Account, make_account
+from tests.test_cli import run
 from tests.test_webhooks import assert_problem
 from tradingbot.core.settings import Settings
 from tradingbot.strategies.symbols import allows, without_repetition
@@ -355,3 +357,85 @@ def test_allowed_symbols() -> None:
     assert allows([], "ANY")
     assert allows(["BTCUSDT"], "btcusdt")
     assert not allows(["BTCUSDT"], "BINANCE:BTCUSDT")
+
+
+def by_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return run("strategy", *arguments, "--user", "trader@mail.test")
+
+
+async def test_the_command_line_makes_lists_and_rotates(client: httpx.AsyncClient, account: Account) -> None:
+    options = [
+        "--symbol",
+        "BTCUSDT",
+        "--symbol",
+        "ETHUSDT",
+        "--sizing",
+        "fixed_quote",
+        "--sizing-value",
+        "250",
+    ]
+    limits = ["--max-position", "0.5", "--max-orders-per-minute", "6", "--max-alert-age", "30"]
+    made = by_command("create", "--name", "trend", *options, *limits, "--json")
+    assert made.returncode == 0, made.stderr
+    strategy = json.loads(made.stdout)
+    assert (await client.post(hook(strategy), json=ALERT)).status_code == 202
+    (shown, _first) = json.loads(by_command("list", "--json").stdout)
+    assert shown == (await client.get(f"{URL}/{shown['id']}", headers=account.headers)).json()
+    expected = {
+        "name": "trend",
+        "symbols": ["BTCUSDT", "ETHUSDT"],
+        "sizing": "fixed_quote",
+        "sizing_value": "250",
+        "max_position": "0.5",
+        "max_daily_loss": None,
+        "max_orders_per_minute": 6,
+        "max_alert_age": 30,
+    }
+    assert {name: shown[name] for name in expected} == expected
+    rotated = by_command("rotate-token", "--name", "trend")
+    assert rotated.stdout.startswith("http://localhost:8001/api/v1/webhooks/tradingview/tbw_")
+    assert (await client.post(hook(strategy), json=ALERT)).status_code == 404
+    again = hook({"webhook_url": rotated.stdout.strip()})
+    assert (await client.post(again, json=ALERT | {"id": 2})).status_code == 202
+    lines = by_command("list").stdout.splitlines()
+    assert [line.split("  ", 2)[2] for line in lines] == ["trend  BTCUSDT, ETHUSDT", "first  any symbol"]
+
+
+async def test_the_command_line_names_the_account(
+    client: httpx.AsyncClient, account: Account, database_url: str
+) -> None:
+    await make(client, account)
+    await store(database_url, ORDER, "filled")
+    made = by_command("create", "--name", "on it", "--account", "of the order", "--json")
+    assert made.returncode == 0, made.stderr
+    accounts = (await client.get("/api/v1/exchange-accounts", headers=account.headers)).json()["items"]
+    newest = (await client.get(URL, headers=account.headers)).json()["items"][0]
+    assert (newest["name"], newest["exchange_account_id"]) == ("on it", accounts[0]["id"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "code"),
+    [
+        (("create", "--name", "x", "--sizing", "fixed_quote"), "needs a sizing_value", 2),
+        (("create", "--name", "x", "--sizing", "huge"), "invalid choice", 2),
+        (("create", "--name", "x", "--max-position", "-1"), "--max-position: ", 2),
+        (("create", "--name", "x", "--max-orders-per-minute", "many"), "--max-orders-per-minute: ", 2),
+        (("create", "--name", "x", "--symbol", " "), "--symbol", 2),
+        (("create", "--name", "x", "--account", "none"), "no exchange account named none", 1),
+        (("create", "--name", "first"), "choose another --name", 1),
+        (("rotate-token", "--name", "none"), "no strategy named none", 1),
+    ],
+)
+def test_what_the_command_line_refuses(
+    account: Account, arguments: tuple[str, ...], said: str, code: int
+) -> None:
+    done = by_command(*arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_command_line_knows_no_such_user(account: Account) -> None:
+    done = run("strategy", "list", "--user", "nobody@mail.test")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "There is no user nobody@mail.test.\n"

@@ -41,9 +41,7 @@ COMMANDS = {
     "encryption-key": Command("encryption", "count and re-encrypt the stored credentials after a rotation"),
     "model": Command("models", "list, verify and activate the models in MODELS_DIR"),
     "notify": Command("notify", "send a test message to the addresses in NOTIFY_URLS"),
-    "health": Command(
-        "health", "ask the process beside this; exit code 1 if it is ill", bare=True
-    ),
+    "health": Command("health", "ask the process beside this; exit code 1 if it is ill", bare=True),
     "version": Command("version", "print the version", bare=True),
 }
 
