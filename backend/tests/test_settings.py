@@ -30,6 +30,8 @@ WEAK = [
     ("DATABASE_URL", "postgresql://tradingbot:Xa8sdKq2@postgres:port/tradingbot"),
     ("REDIS_URL", "redis://redis:6379/0"),
     ("REDIS_URL", "redis://:password@redis:6379/0"),
+    ("SENTRY_DSN", "https://sentry.mail.test/1"),
+    ("SENTRY_DSN", "https://0a1b2c3d@sentry.mail.test/project"),
 ]
 
 

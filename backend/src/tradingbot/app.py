@@ -22,6 +22,7 @@ from tradingbot.core.passwords import Passwords
 from tradingbot.core.problems import install_error_handlers
 from tradingbot.core.redis import make_redis
 from tradingbot.core.refusal import load
+from tradingbot.core.sentry import reporting_errors
 from tradingbot.core.settings import Settings
 from tradingbot.events import endpoints as events
 from tradingbot.events.hub import EventHub
@@ -100,19 +101,20 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
         app.state.context = Context(settings, database, redis, publisher, hub, intake, passwords, attempts)
         set_build_info()
         watch_pool(database.engine, "web")
-        publisher.start()
-        hub.start()
-        waker.start()
-        intake.start()
-        try:
-            yield
-        finally:
-            passwords.close()
-            await hub.close()
-            await intake.close()
-            await waker.close()
-            await publisher.close()
-            await redis.aclose()
-            await database.close()
+        with reporting_errors(settings, "web"):
+            publisher.start()
+            hub.start()
+            waker.start()
+            intake.start()
+            try:
+                yield
+            finally:
+                passwords.close()
+                await hub.close()
+                await intake.close()
+                await waker.close()
+                await publisher.close()
+                await redis.aclose()
+                await database.close()
 
     return lifespan

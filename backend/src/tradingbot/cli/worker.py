@@ -10,6 +10,7 @@ from tradingbot.cli.steps import STEP_ERRORS, StepError, check_schema, startup_s
 from tradingbot.core.logging import configure_logging
 from tradingbot.core.metrics import serve_metrics, set_build_info
 from tradingbot.core.refusal import load
+from tradingbot.core.sentry import reporting_errors
 from tradingbot.core.settings import Settings
 from tradingbot.orders.outcome import Steps, no_steps
 from tradingbot.worker.main import opener
@@ -33,7 +34,10 @@ def run(_arguments: argparse.Namespace) -> int:
     """Goes through the steps and works until SIGTERM; gives 1 after logging a step that failed."""
     settings = load(Settings)
     configure_logging(settings.log_level)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with (
+        reporting_errors(settings, "worker"),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
         return runner.run(start(settings))
 
 

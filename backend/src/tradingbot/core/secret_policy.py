@@ -26,6 +26,7 @@ _PLACEHOLDER = re.compile(
 _WEAK_PASSWORDS = frozenset(
     {"", "postgres", "redis", "tradingbot", "admin", "root", "secret", "test", "user"}
 )
+_SENTRY_DSN = re.compile(r"^https?://[^/@\s]+@[^/@\s]+/([^?#\s]*/)?\d+$")
 _ORIGIN = re.compile(r"^https?://[A-Za-z0-9.\-\[\]:]+$")
 
 
@@ -80,6 +81,12 @@ def check_database_url(value: str) -> None:
 def check_redis_url(value: str) -> None:
     """Raises ValueError unless `value` is a Redis address without a placeholder password."""
     _check_url(value, ("redis", "rediss"), "redis://user:password@host:6379/0")
+
+
+def check_sentry_dsn(value: str) -> None:
+    """Raises ValueError unless `value` is the address of a Sentry project."""
+    if not _SENTRY_DSN.match(value):
+        raise ValueError("is not of the form https://key@host/project-number (Sentry shows it as the DSN)")
 
 
 def is_origin(value: str) -> bool:

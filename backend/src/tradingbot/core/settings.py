@@ -156,7 +156,7 @@ class TradingSettings(_Settings):
 class ObservabilitySettings(_Settings):
     """What is reported where. Sentry and notifications are off unless their address is given."""
 
-    sentry_dsn: SecretStr | None = None
+    sentry_dsn: Annotated[SecretStr, _checked(secret_policy.check_sentry_dsn)] | None = None
     slow_request_ms: PositiveInt = 1000
     # Where web workers share their counts: a file system in memory, best of all.
     metrics_dir: Path = Path(tempfile.gettempdir())
