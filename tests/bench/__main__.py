@@ -13,7 +13,7 @@ from tests.testbed import hosts
 from tests.testbed.hosts import Host
 from tests.testbed.shell import TestbedError, fail, output, say
 
-from . import backend, deploy, load, memory
+from . import backend, deploy, load, memory, trading
 from . import host as bench
 from .report import Report
 
@@ -33,8 +33,8 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument(
         "--only",
-        choices=("backend", "deploy", "load", "memory"),
-        help="measure one part; backend needs no host, load and memory keep it",
+        choices=("backend", "deploy", "trading", "load", "memory"),
+        help="measure one part; backend needs no host; trading, load and memory keep it",
     )
     top.add_argument("--keep", action="store_true", help="leave the host there at the end")
     return top
@@ -72,6 +72,9 @@ def measure(only: str | None) -> None:
     if only in (None, "memory"):
         memory.measure_image(host, report)
         memory.measure(host, report, "idle")
+    # Before the load, which leaves alerts in the queue.
+    if only in (None, "trading"):
+        trading.measure(host, report)
     if only in (None, "load"):
         load.measure(host, report)
     if only == "memory":

@@ -36,7 +36,7 @@ TURNS = 3
 TURN_SECONDS = 2
 # What `tradingbot serve` tells uvicorn.
 SERVER = ("--loop=uvloop", "--http=httptools", "--no-access-log", "--no-server-header", "--timeout-keep-alive=90")
-MIB = 1024**2
+MB = 1000**2
 
 
 def measure(report: Report) -> None:
@@ -108,7 +108,7 @@ def measure_memory(report: Report, pid: int) -> None:
     pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     found = [parsers.smaps(Path(f"/proc/{pid}/smaps_rollup").read_text()) for pid in pids]
     pss, rss = max(one[0] for one in found), max(one[1] for one in found)
-    row = Row("largest web process after load: PSS", pss / MIB, "MiB", rss / MIB, "RSS", (Aim(110),))
+    row = Row("largest web process after load: PSS", pss / MB, "MB", rss / MB, "RSS", (Aim(110),))
     report.add(CHAPTER, row)
 
 

@@ -50,7 +50,7 @@ def refuse_kept() -> None:
     if NAME in hosts.names():
         raise TestbedError(
             f"the host {NAME} is there already, and a bare one is to be measured; "
-            f"`.venv/bin/python -m tests.testbed remove {NAME}`, or measure a part of it: --only load, --only memory"
+            f"`.venv/bin/python -m tests.testbed remove {NAME}`, or a part of it: --only trading, load or memory"
         )
 
 

@@ -8,7 +8,7 @@ from . import host as bench
 from . import parsers
 from .report import Aim, Report, Row
 
-SERVICES = ("postgres", "redis", "backend", "nginx")
+SERVICES = ("postgres", "redis", "backend", "worker", "nginx")
 MIB = 1024**2
 TOTAL = Aim(750)
 

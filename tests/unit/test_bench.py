@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
+import yaml
+from small_host import render
 
-from tests.bench import host, load, parsers
+from tests.bench import __main__ as bench
+from tests.bench import backend, deploy, host, load, memory, parsers, trading
 from tests.bench.report import Aim, Report, Row, number
 from tests.testbed.hosts import Host
 
@@ -169,3 +173,48 @@ def test_the_inventory_opens_the_backend_to_the_test_bed_only() -> None:
 def test_a_message_shows_no_token() -> None:
     assert load.address("http://127.0.0.1:1/api/v1/webhooks/tradingview/tok") == "http://127.0.0.1:1/api/v1/webhooks/…"
     assert load.address(load.NGINX + load.HEALTH) == load.NGINX + load.HEALTH
+
+
+def test_a_whole_run_takes_all_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time from alert to fill is taken before the load, which leaves alerts in the queue."""
+    taken: list[str] = []
+    for part in (backend, deploy, trading, load, memory):
+        monkeypatch.setattr(part, "measure", lambda *_, name=part.__name__: taken.append(name.rpartition(".")[2]))
+    monkeypatch.setattr(memory, "measure_image", lambda *_: None)
+    monkeypatch.setattr(bench, "machine", dict)
+    monkeypatch.setattr(bench, "write", lambda _: None)
+    monkeypatch.setattr(bench, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(host, "create", lambda: None)
+    bench.measure(None)
+    assert taken == ["backend", "deploy", "memory", "trading", "load", "memory"]
+
+
+def test_the_memory_of_every_service_is_taken() -> None:
+    text = render("backend", "backend/compose.yaml.j2", backend_image="any", __backend_secrets={})
+    described = {"postgres", "redis", "nginx", *yaml.safe_load(text)["services"]}
+    assert described == set(memory.SERVICES)
+
+
+class Socket:
+    """A WebSocket that has these messages for us."""
+
+    def __init__(self, *messages: dict[str, Any]) -> None:
+        self._messages = [json.dumps(message) for message in messages]
+
+    def recv(self, timeout: float) -> str:
+        if not self._messages:
+            raise TimeoutError
+        return self._messages.pop(0)
+
+
+def test_a_fill_belongs_to_the_signal_of_its_order() -> None:
+    order = {"type": "order", "data": {"id": "o1", "signal_id": "s1"}}
+    fill = {"type": "fill", "data": {"id": "f1", "order_id": "o1"}}
+    health = {"type": "health", "data": {}}
+    socket: Any = Socket({"type": "signal", "data": {"id": "s1"}}, order, health, fill, fill)
+    assert list(trading.watch(socket)) == ["s1"]
+
+
+@pytest.mark.parametrize(("percent", "expected"), [(50, 50.0), (99, 99.0), (100, 100.0), (1, 1.0)])
+def test_percentiles_are_by_nearest_rank(percent: int, expected: float) -> None:
+    assert trading.percentile([float(number) for number in range(1, 101)], percent) == expected
