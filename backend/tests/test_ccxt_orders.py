@@ -397,3 +397,17 @@ async def test_an_order_carries_the_time_of_its_decision(stub: StubExchange, exc
         await exchange.place(request("tblate", issued_at=decided - timedelta(seconds=3)))
     assert stub.sent("tblate") == 0
     assert exchange.settle_time >= 5
+
+
+async def test_an_order_that_is_held_up_until_the_last_moment_is_not_taken(
+    stub: StubExchange, exchange: CcxtExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a pause of the process where nothing of ours looks at the clock any more."""
+    await exchange.price("BTCUSDT")
+    pause, now = exchange.settle_time, exchange._client.milliseconds
+    monkeypatch.setattr(exchange._client, "milliseconds", lambda: now() + int(pause * 1000))
+    stub.book.clock_offset = pause
+    with pytest.raises(NotSentError, match="-1021"):
+        await exchange.place(request())
+    assert stub.sent("tbone") == 1
+    assert stub.account.booked("tbone") == 0

@@ -8,7 +8,7 @@ cannot arrive any more.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, localcontext
 from time import monotonic
 from typing import Any
@@ -36,6 +36,9 @@ _MARKETS_AGE = 3600.0
 _MARKETS_AGE_UNKNOWN = 60.0
 _TRADES_PAGE = 1000
 _MAX_PAGES = 20
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_WINDOW = RECV_WINDOW * _MILLISECOND
 
 Json = dict[str, Any]
 Request = Callable[[], Coroutine[Any, Any, Any]]
@@ -72,12 +75,12 @@ class CcxtExchange:
         deadline = self._deadline()
         market = await self._market(order.symbol, deadline)
         amount = self._amount(order, market)
-        age = (datetime.now(UTC) - issued_at).total_seconds() * 1000
-        if age > RECV_WINDOW:
+        if datetime.now(UTC) - issued_at > _WINDOW:
             raise NotSentError("held up for too long to be sent safely")
         parameters: Json = {
             "clientOrderId": order.client_order_id,
-            "timestamp": self._client.nonce() - int(age),
+            # Of the decision, not of now: so it does not matter where between the two we are held up.
+            "timestamp": (issued_at - _EPOCH) // _MILLISECOND - self._client.options["timeDifference"],
             "recvWindow": RECV_WINDOW,
         }
         if order.reduce_only and market["contract"]:
