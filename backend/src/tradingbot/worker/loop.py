@@ -41,7 +41,7 @@ class WorkLoop:
         failures = 0
         while not stopping.is_set():
             try:
-                worked = await self._turn()
+                worked = await self.turn()
             except UnavailableError:
                 failures += 1
                 await self._rest(stopping, pause(failures, 0.1, 5.0))
@@ -56,7 +56,8 @@ class WorkLoop:
             if not worked:
                 await self._wait(stopping)
 
-    async def _turn(self) -> bool:
+    async def turn(self) -> bool:
+        """Works on one row, if there is one; tells whether there was."""
         async with self._claims.transaction() as session:
             row = await outbox.claim(session)
             if row is None:

@@ -1,0 +1,369 @@
+"""From a queued signal to an order, with an exchange that misbehaves by a script."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from tests.desk import SYMBOL, Desk, open_desk
+from tests.fake_exchange import Bench, FakeExchange, open_bench
+from tradingbot.core.settings import Settings
+from tradingbot.exchanges.models import ExchangeAccount, Mode
+from tradingbot.orders.models import Order, OrderState
+from tradingbot.outbox.models import OutboxRow
+from tradingbot.risk import halts
+from tradingbot.risk.halts import Target
+from tradingbot.risk.models import Rule
+from tradingbot.signals.models import SignalStatus
+from tradingbot.strategies.models import Strategy
+from tradingbot.users.models import User
+
+
+@pytest.fixture
+def settings(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Settings:
+    quick = {"WORKER_RETRY_DELAY": "0.02", "WORKER_RETRY_LONGEST": "0.1", "EXCHANGE_TIMEOUT": "2"}
+    for name, value in quick.items():
+        monkeypatch.setenv(name, value)
+    return Settings()
+
+
+@pytest.fixture
+async def desk(settings: Settings) -> AsyncIterator[Desk]:
+    async with open_desk(settings) as desk:
+        yield desk
+
+
+@pytest.fixture
+async def bench(desk: Desk, settings: Settings) -> AsyncIterator[Bench]:
+    async with open_bench(desk, settings) as bench:
+        yield bench
+
+
+async def test_a_signal_becomes_an_order_and_a_position(desk: Desk, bench: Bench) -> None:
+    strategy = await desk.strategy()
+    signal_id = await desk.queue(strategy)
+    await bench.work()
+    order = await desk.order()
+    assert (order.state, order.signal_id, order.attempts) == (OrderState.FILLED, signal_id, 1)
+    assert order.exchange_order_id == "x1"
+    (sent,) = bench.exchange.sent
+    assert (sent.client_order_id, sent.quantity) == (order.client_order_id, Decimal("0.01"))
+    assert sent.issued_at is not None
+    signal = await desk.signal(signal_id)
+    assert signal.status == SignalStatus.ORDERED
+    assert signal.processed_at is not None
+    assert await desk.held(strategy) == Decimal("0.01")
+    assert [event["state"] for event in await desk.events("order")] == ["new", "submitted", "filled"]
+    assert bench.told.kinds() == ["fill"]
+
+
+async def test_the_account_is_the_users_default_if_the_strategy_has_none(desk: Desk, bench: Bench) -> None:
+    await desk.queue(await desk.strategy())
+    await bench.work()
+    (account,) = await desk.all(ExchangeAccount)
+    assert (account.mode, account.is_default) == (Mode.PAPER, True)
+    assert (await desk.order()).exchange_account_id == account.id
+
+
+async def change(desk: Desk, model: type[Any], **values: Any) -> None:
+    async with desk.database.transaction() as session:
+        await session.execute(update(model).values(**values))
+
+
+async def refused(desk: Desk, bench: Bench, strategy: Any, **columns: Any) -> str:
+    signal_id = await desk.queue(strategy, **columns)
+    await bench.work()
+    assert bench.exchange.sent == []
+    assert (await desk.signal(signal_id)).status == SignalStatus.REFUSED
+    assert [event["signal_id"] for event in await desk.events("refusal")] == [str(signal_id)]
+    assert bench.told.kinds() == ["refusal"]
+    return (await desk.refusal(signal_id)).rule
+
+
+async def test_strategy_off(desk: Desk, bench: Bench) -> None:
+    assert await refused(desk, bench, await desk.strategy(is_active=False)) == Rule.STRATEGY_OFF
+
+
+async def test_user_off(desk: Desk, bench: Bench) -> None:
+    strategy = await desk.strategy()
+    await change(desk, User, is_active=False)
+    assert await refused(desk, bench, strategy) == Rule.STRATEGY_OFF
+
+
+async def test_halted(desk: Desk, bench: Bench) -> None:
+    strategy = await desk.strategy()
+    async with desk.database.transaction() as session:
+        await halts.switch_on(session, Target(desk.user_id, strategy), "lunch")
+    assert await refused(desk, bench, strategy) == Rule.HALTED
+
+
+async def test_live_is_refused_while_testnet_is_on(desk: Desk, bench: Bench) -> None:
+    strategy = await desk.strategy(await desk.account(mode=Mode.LIVE))
+    assert await refused(desk, bench, strategy) == Rule.LIVE_FORBIDDEN
+
+
+async def test_symbol_that_is_not_allowed(desk: Desk, bench: Bench) -> None:
+    assert await refused(desk, bench, await desk.strategy(symbols=["ETHUSDT"])) == Rule.SYMBOL
+
+
+async def test_size_that_is_not_known(desk: Desk, bench: Bench) -> None:
+    assert await refused(desk, bench, await desk.strategy(), quantity=None) == Rule.NO_QUANTITY
+
+
+async def test_price_that_nobody_knows(desk: Desk, bench: Bench) -> None:
+    bench.exchange.last_price = None
+    assert await refused(desk, bench, await desk.strategy(), price=None) == Rule.NO_PRICE
+
+
+async def test_price_from_the_exchange(desk: Desk, bench: Bench) -> None:
+    bench.exchange.questions.extend(["not_sent", "not_sent"])
+    await desk.queue(await desk.strategy(), price=None)
+    await bench.work()
+    assert (await desk.order()).price == Decimal(50000)
+
+
+async def test_size_by_equity(desk: Desk, bench: Bench) -> None:
+    await desk.queue(await desk.strategy(sizing="equity_percent", sizing_value=Decimal(50)))
+    await bench.work()
+    assert (await desk.order()).quantity == Decimal("0.1")
+
+
+async def wait_in_queue(desk: Desk, seconds: float) -> None:
+    """Makes PostgreSQL believe that what is queued was queued so long ago."""
+    await change(desk, OutboxRow, created_at=OutboxRow.created_at - timedelta(seconds=seconds))
+
+
+async def test_too_long_in_the_queue(desk: Desk, bench: Bench) -> None:
+    signal_id = await desk.queue(await desk.strategy(max_alert_age=60))
+    await wait_in_queue(desk, 61)
+    await bench.work()
+    assert (await desk.refusal(signal_id)).rule == Rule.STALE
+    assert bench.exchange.sent == []
+
+
+@pytest.mark.parametrize(("skew", "rule"), [(-61, Rule.STALE), (-50, None), (50, None), (3600, None)])
+async def test_age_is_by_the_clock_of_postgresql(
+    desk: Desk, bench: Bench, skew: float, rule: Rule | None
+) -> None:
+    """The web process's clock (`received_at`) may be anywhere; the sender's counts only into the past."""
+    now = await desk.now()
+    signal_id = await desk.queue(
+        await desk.strategy(max_alert_age=60),
+        sent_at=now + timedelta(seconds=skew),
+        received_at=now - timedelta(days=3),
+    )
+    await bench.work()
+    assert len(bench.exchange.sent) == (0 if rule else 1)
+    if rule:
+        assert (await desk.refusal(signal_id)).rule == rule
+
+
+@pytest.mark.parametrize(
+    "columns", [{"action": "close"}, {"action": None, "market_position": "flat"}], ids=["close", "flat"]
+)
+async def test_exits_are_late_rather_than_never(desk: Desk, bench: Bench, columns: dict[str, Any]) -> None:
+    strategy = await desk.strategy(max_alert_age=60)
+    await desk.queue(strategy)
+    await bench.work()
+    await desk.queue(strategy, **columns)
+    await wait_in_queue(desk, 9999)
+    await bench.work()
+    assert await desk.held(strategy) == 0
+    assert (await desk.orders())[1].reduce_only
+
+
+async def test_a_newer_target_supersedes_older_ones_and_closes_but_no_plain_order(
+    desk: Desk, bench: Bench
+) -> None:
+    strategy = await desk.strategy()
+    size = Decimal("0.02")
+    long = await desk.queue(strategy, None, market_position="long", position_size=size)
+    buy = await desk.queue(strategy, "buy")
+    close = await desk.queue(strategy, "close")
+    elsewhere = await desk.queue(strategy, "buy", symbol="ETHUSDT")
+    short = await desk.queue(strategy, None, market_position="short", position_size=size)
+    again = await desk.queue(strategy, None, market_position="short", position_size=size)
+    await bench.work()
+    statuses = [(await desk.signal(id_)).status for id_ in (long, buy, close, elsewhere, short, again)]
+    nothing, ordered = SignalStatus.NOTHING_TO_DO, SignalStatus.ORDERED
+    assert statuses == [nothing, ordered, nothing, ordered, nothing, ordered]
+    assert await desk.held(strategy) == -size
+
+
+async def test_a_target_that_is_reached_asks_for_nothing(desk: Desk, bench: Bench) -> None:
+    strategy = await desk.strategy()
+    for _ in range(2):
+        signal_id = await desk.queue(strategy, None, market_position="long", position_size=Decimal(1))
+        await bench.work()
+    signal = await desk.signal(signal_id)
+    assert signal.status == SignalStatus.NOTHING_TO_DO
+    assert signal.status_reason == "1 BTCUSDT is what the signal asks for"
+    assert len(bench.exchange.sent) == 1
+
+
+@pytest.mark.parametrize("word", ["rejected", "credentials"])
+async def test_refused_by_the_exchange(desk: Desk, bench: Bench, word: str) -> None:
+    bench.exchange.script.append(word)
+    signal_id = await desk.queue(await desk.strategy())
+    await bench.work()
+    assert (await desk.order()).state == OrderState.REJECTED
+    signal = await desk.signal(signal_id)
+    assert signal.status == SignalStatus.FAILED
+    assert "the exchange refused the order" in (signal.status_reason or "")
+    assert bench.told.kinds() == ["failure"]
+
+
+async def test_not_sent_is_sent_later(desk: Desk, bench: Bench) -> None:
+    bench.exchange.script.extend(["not_sent", "not_sent"])
+    await desk.queue(await desk.strategy())
+    await bench.work()
+    order = await desk.order()
+    assert (order.state, order.attempts) == (OrderState.FILLED, 3)
+    assert bench.exchange.taken == [order.client_order_id]
+
+
+@pytest.mark.parametrize("word", ["lost", "hang"])
+async def test_the_answer_is_lost(desk: Desk, bench: Bench, word: str) -> None:
+    bench.exchange.script.append(word)
+    await desk.queue(await desk.strategy())
+    await bench.work()
+    order = await desk.order()
+    assert (order.state, order.attempts) == (OrderState.FILLED, 1)
+    assert len(bench.exchange.sent) == 1
+    states = [event["state"] for event in await desk.events("order")]
+    assert states == ["new", "submitted", "unknown", "filled"]
+
+
+@pytest.mark.parametrize("word", ["dropped", "nonsense"])
+async def test_it_never_arrived(desk: Desk, bench: Bench, word: str) -> None:
+    bench.exchange.script.append(word)
+    bench.exchange.questions.extend(["not_sent", "nonsense"])
+    await desk.queue(await desk.strategy())
+    await bench.turn()
+    assert (await desk.order()).state == OrderState.UNKNOWN
+    await bench.work()
+    order = await desk.order()
+    assert (order.state, order.attempts) == (OrderState.FILLED, 2)
+    first, second = bench.exchange.sent
+    assert first.client_order_id == second.client_order_id
+    assert first.issued_at is not None
+    assert second.issued_at is not None
+    assert (second.issued_at - first.issued_at).total_seconds() > bench.exchange.settle_time
+
+
+async def test_not_sent_again_when_it_is_too_old(desk: Desk, bench: Bench) -> None:
+    bench.exchange.script.append("dropped")
+    signal_id = await desk.queue(await desk.strategy(max_alert_age=60))
+    await bench.turn()
+    await wait_in_queue(desk, 61)
+    await bench.work()
+    assert (await desk.order()).state == OrderState.REJECTED
+    assert (await desk.refusal(signal_id)).rule == Rule.STALE
+    assert len(bench.exchange.sent) == 1
+
+
+async def test_not_sent_again_when_halted_meanwhile(desk: Desk, bench: Bench) -> None:
+    bench.exchange.script.append("not_sent")
+    signal_id = await desk.queue(await desk.strategy())
+    await bench.turn()
+    async with desk.database.transaction() as session:
+        await halts.switch_on(session, Target(desk.user_id), None)
+    await bench.work()
+    assert (await desk.order()).state == OrderState.REJECTED
+    assert (await desk.refusal(signal_id)).rule == Rule.HALTED
+    assert len(bench.exchange.sent) == 1
+
+
+async def test_duplicate_is_no_refusal(desk: Desk, bench: Bench) -> None:
+    """Taken for lost, sent again, and refused because the first one has arrived after all."""
+    bench.exchange.settle_time = 0.0
+    bench.exchange.script.extend(["dropped", "rejected"])
+    await desk.queue(await desk.strategy())
+    await bench.turn()
+    original = bench.exchange.place
+
+    async def arrives_late(order: Any) -> Any:
+        bench.exchange.script.appendleft("lost")
+        with pytest.raises(Exception, match="time-out"):
+            await original(order)
+        return await original(order)
+
+    bench.exchange.place = arrives_late  # type: ignore[method-assign]  # this exchange is ours
+    await bench.work()
+    order = await desk.order()
+    assert (order.state, order.attempts) == (OrderState.FILLED, 2)
+    assert bench.exchange.taken == [order.client_order_id]
+
+
+async def test_what_always_fails_is_given_up_where_nothing_was_sent(
+    desk: Desk, bench: Bench, settings: Settings
+) -> None:
+    strategy = await desk.strategy()
+    first = await desk.queue(strategy, price=Decimal("1e-18"), quantity=Decimal("1e19"))
+    second = await desk.queue(strategy)
+    await change(desk, Strategy, sizing="equity_percent", sizing_value=Decimal(1))
+    bench.exchange.worth = "a lot"  # type: ignore[assignment]  # an exchange that answers nonsense
+    await bench.work()
+    for signal_id in (first, second):
+        signal = await desk.signal(signal_id)
+        assert signal.status == SignalStatus.FAILED
+        assert "internal error" in (signal.status_reason or "")
+    assert bench.told.kinds() == ["failure", "failure"]
+    assert await desk.orders() == []
+
+
+async def test_account_that_cannot_be_opened(desk: Desk, bench: Bench) -> None:
+    account = await desk.account()
+    signal_id = await desk.queue(await desk.strategy(account))
+
+    def broken(_account: ExchangeAccount) -> FakeExchange:
+        from tradingbot.exchanges.base import CredentialsError
+
+        raise CredentialsError("no such exchange")
+
+    bench.exchanges._opener = broken
+    await bench.work()
+    signal = await desk.signal(signal_id)
+    assert signal.status == SignalStatus.FAILED
+    assert signal.status_reason == "the exchange account cannot be used: no such exchange"
+
+
+async def test_waits_for_an_order_that_is_not_over(desk: Desk, bench: Bench) -> None:
+    bench.exchange.script.append("partial")
+    strategy = await desk.strategy()
+    await desk.queue(strategy)
+    await bench.work()
+    first = await desk.order()
+    assert first.state == OrderState.PARTIALLY_FILLED
+    await desk.queue(strategy, "close")
+    elsewhere = await desk.queue(await desk.strategy())
+    await bench.turn()
+    await bench.turn()
+    assert len(bench.exchange.sent) == 2
+    assert (await desk.signal(elsewhere)).status == SignalStatus.ORDERED
+    bench.exchange.fill(first.client_order_id, first.quantity / 2)
+    await bench.work()
+    assert await desk.held(strategy) == 0
+    assert bench.exchange.sent[-1].quantity == Decimal("0.01")
+
+
+async def test_orders_of_a_strategy_are_in_the_order_of_its_signals(desk: Desk, bench: Bench) -> None:
+    strategy = await desk.strategy()
+    bench.exchange.script.extend(["not_sent", "lost"])
+    signals = [await desk.queue(strategy, quantity=Decimal(n)) for n in range(1, 5)]
+    await bench.work()
+    assert [order.signal_id for order in await desk.orders()] == signals
+    assert [order.quantity for order in bench.exchange.sent] == [1, 1, 2, 3, 4]
+
+
+async def test_an_exchange_is_opened_again_when_its_account_changes(desk: Desk, bench: Bench) -> None:
+    strategy = await desk.strategy(await desk.account(mode=Mode.PAPER, exchange="paper"))
+    for fee in ("0.001", "0.001", "0.002"):
+        await change(desk, ExchangeAccount, fee_rate=Decimal(fee))
+        await desk.queue(strategy)
+        await bench.work()
+    assert bench.exchange.closed == 1
+    assert await desk.all(Order, Order.symbol == SYMBOL, Order.state != OrderState.FILLED) == []
