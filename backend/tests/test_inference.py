@@ -2,7 +2,10 @@
 
 import asyncio
 import hashlib
+import json
 import pickle
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,10 +14,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
+from tools import make_tiny_lstm
 
 from tests.tiny_lstm import NAME, change_manifest, make_model
 from tradingbot.cli.main import main
-from tradingbot.inference.manifest import ModelError
+from tradingbot.inference import onnx_model
+from tradingbot.inference.manifest import MAX_MANIFEST_BYTES, ModelError
 from tradingbot.inference.models import PredictionStatus
 from tradingbot.inference.onnx_model import load_model
 from tradingbot.inference.registry import ModelRegistry, activate
@@ -35,6 +40,16 @@ async def test_answer_is_the_one_that_numpy_computes(tmp_path: Path) -> None:
     assert answer.outcome == ("sell", "hold", "buy")[given.index(max(given))]
     assert answer.version == "1"
     assert answer.digest == hashlib.sha256((tmp_path / NAME / "1" / "model.onnx").read_bytes()).hexdigest()
+
+
+async def test_the_script_makes_the_same_model_as_ours(tmp_path: Path) -> None:
+    ours = await prepare(tmp_path / "ours", "1")
+    command = [sys.executable, make_tiny_lstm.__file__, str(tmp_path / "theirs"), "--version", "1"]
+    await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
+    theirs = tmp_path / "theirs" / NAME / "1"
+    assert json.loads((theirs / "expected.json").read_text()) == ours
+    for name in ("model.onnx", "manifest.json"):
+        assert (theirs / name).read_bytes() == (tmp_path / "ours" / NAME / "1" / name).read_bytes()
 
 
 async def test_other_weights_answer_otherwise(tmp_path: Path) -> None:
@@ -107,6 +122,8 @@ async def test_switching_while_predicting_never_fails(tmp_path: Path) -> None:
         ({"version": "9"}, "that of"),
         ({"format": 2}, "format"),
         ({"window": 4}, "onnxruntime"),
+        ({"window": 513}, "window"),
+        ({"features": [{"name": f"f{number}"} for number in range(257)]}, "features"),
         ({"features": [{"name": "price"}, {"name": "volume"}]}, "onnxruntime"),
         ({"features": [{"name": "price", "scale": 0}]}, "scale"),
         ({"features": [{"name": "price"}, {"name": "price"}]}, "differ"),
@@ -146,40 +163,114 @@ def test_pickle_is_not_unpickled(tmp_path: Path) -> None:
     assert not (tmp_path / "executed").exists()
 
 
-def constant_model(values: list[float], *, external: bool = False) -> bytes:
+def constant_model(values: list[float]) -> bytes:
     """A model that answers `values`, whatever it is asked."""
-    weights = numpy_helper.from_array(np.array([values], dtype=np.float32), "v")
-    if external:
-        external_data_helper.set_external_data(weights, "weights.bin")
-        weights.ClearField("raw_data")
-        weights.data_location = TensorProto.EXTERNAL
     nodes = [
         helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0),
         helper.make_node("Mul", ["s", "zero"], ["z"]),
         helper.make_node("Add", ["v", "z"], ["y"]),
     ]
-    zero = numpy_helper.from_array(np.array(0, dtype=np.float32), "zero")
+    constants = [as_tensor([values], "v"), as_tensor(0, "zero")]
+    return model_of(nodes, constants)
+
+
+def endless_model() -> bytes:
+    """A model that goes on for some hundred years."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["on"], ["still_on"]), helper.make_node("Neg", ["a"], ["b"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("a", TensorProto.FLOAT, [1, 3]),
+        ],
+        [
+            helper.make_tensor_value_info("still_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("b", TensorProto.FLOAT, [1, 3]),
+        ],
+    )
+    nodes = [
+        helper.make_node("Squeeze", ["x", "axes"], ["row"]),
+        helper.make_node("Loop", ["times", "true", "row"], ["y"], body=body),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array([2], dtype=np.int64), "axes"),
+        numpy_helper.from_array(np.array(2**60, dtype=np.int64), "times"),
+        numpy_helper.from_array(np.array(True), "true"),
+    ]
+    return model_of(nodes, constants)
+
+
+def as_tensor(values: Any, name: str, file: str | None = None) -> onnx.TensorProto:
+    """A constant; with `file` its bytes are there and not in the model."""
+    tensor = numpy_helper.from_array(np.array(values, dtype=np.float32), name)
+    if file is not None:
+        external_data_helper.set_external_data(tensor, file)
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+    return tensor
+
+
+def model_of(nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto]) -> bytes:
+    """A model that takes a window of 3 with one feature, and gives three classes."""
     graph = helper.make_graph(
         nodes,
-        "constant",
+        "model",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 1])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])],
-        [weights, zero],
+        constants,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     return bytes(model.SerializeToString())
 
 
+WEIGHTS = [[0.2, 0.3, 0.5]]
+
+
+@pytest.mark.parametrize("place", ["initializer", "node"])
+@pytest.mark.parametrize("file", ["weights.bin", "./weights.bin", "../w/weights.bin", "{folder}/weights.bin"])
 def test_weights_outside_of_the_hashed_bytes_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, file: str
 ) -> None:
-    content = constant_model([0.2, 0.3, 0.5], external=True)
-    assert onnx.load_from_string(content).graph.initializer[0].data_location == TensorProto.EXTERNAL
-    folder = put_model(tmp_path, content)
-    for place in (folder, tmp_path):
-        (place / "weights.bin").write_bytes(np.array([[0.2, 0.3, 0.5]], dtype=np.float32).tobytes())
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelError):
+    working = tmp_path / "w"
+    working.mkdir()
+    monkeypatch.chdir(working)
+    weights = as_tensor(WEIGHTS, "v", file.format(folder=working))
+    nodes = [
+        helper.make_node("Squeeze", ["x", "axes"], ["row"]),
+        helper.make_node("Mul", ["row", "zero"], ["zeros"]),
+        helper.make_node("Sub", ["zeros", "v"], ["less"]),
+        helper.make_node("Neg", ["less"], ["y"]),
+    ]
+    constants = [numpy_helper.from_array(np.array([2], dtype=np.int64), "axes"), as_tensor(0, "zero")]
+    if place == "node":
+        nodes.insert(0, helper.make_node("Constant", [], ["v"], value=weights))
+    else:
+        constants.append(weights)
+    folder = put_model(tmp_path, model_of(nodes, constants))
+    for directory in (folder, working, tmp_path):
+        (directory / "weights.bin").write_bytes(np.array(WEIGHTS, dtype=np.float32).tobytes())
+    with pytest.raises(ModelError, match="External data path"):
+        load_model(folder)
+
+
+def test_a_model_that_never_answers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_model, "LONGEST_RUN", 0.2)
+    with pytest.raises(ModelError, match=r"no answer within 0\.2 s"):
+        load_model(put_model(tmp_path, endless_model()))
+
+
+def test_files_that_are_too_large_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_model(tmp_path, "1")
+    folder = tmp_path / NAME / "1"
+    size = (folder / "model.onnx").stat().st_size
+    monkeypatch.setattr(onnx_model, "MAX_MODEL_BYTES", size)
+    load_model(folder)
+    monkeypatch.setattr(onnx_model, "MAX_MODEL_BYTES", size - 1)
+    with pytest.raises(ModelError, match="onnx is larger"):
+        load_model(folder)
+    (folder / "manifest.json").write_bytes(b" " * (MAX_MANIFEST_BYTES + 1))
+    with pytest.raises(ModelError, match="json is larger"):
         load_model(folder)
 
 
@@ -190,15 +281,16 @@ def test_output_that_is_no_probability_is_refused(tmp_path: Path, values: list[f
 
 
 async def test_constant_model_answers(tmp_path: Path) -> None:
-    put_model_in_thread = await asyncio.to_thread(put_model, tmp_path, constant_model([0.2, 0.3, 0.5]))
-    assert put_model_in_thread.is_dir()
+    await asyncio.to_thread(put_model, tmp_path, constant_model([0.2, 0.3, 0.5]))
     activate(tmp_path, NAME, "1")
     answer = await ModelRegistry(tmp_path).predict(NAME, [[1.0], [2.0], [3.0]])
     assert answer.outcome == "buy"
     assert answer.probabilities == {"sell": Decimal("0.2"), "hold": Decimal("0.3"), "buy": Decimal("0.5")}
 
 
-@pytest.mark.parametrize("rows", [[[1.0]], [[1.0], [float("nan")], [2.0]], [[1.0], [float("inf")], [2.0]]])
+@pytest.mark.parametrize(
+    "rows", [[[1.0]], [[1.0], [float("nan")], [2.0]], [[1.0], [float("inf")], [2.0]], [[1.0], [1e300], [2.0]]]
+)
 async def test_rows_that_do_not_fit(tmp_path: Path, rows: list[list[float]]) -> None:
     await prepare(tmp_path, "1")
     activate(tmp_path, NAME, "1")

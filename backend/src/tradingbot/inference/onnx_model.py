@@ -1,7 +1,9 @@
 """A model in ONNX, run by onnxruntime, which is imported when the first model is loaded."""
 
+import functools
 import hashlib
 import importlib.util
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,10 @@ from tradingbot.inference.manifest import Manifest, ModelError, read_bounded, re
 
 MAX_MODEL_BYTES = 256 * 1024 * 1024
 _SUM_TOLERANCE = 1e-3
+# Seconds until an answer is given up: a signal waits for it, and so does every other that has a model.
+LONGEST_RUN = 5.0
+# Where data of a model that is not in its own bytes is looked for. Without this it is the working directory.
+_NOWHERE = "/dev/null/nowhere"
 
 
 class OnnxModel:
@@ -29,7 +35,8 @@ class OnnxModel:
         """Gives the probability of each class; `rows` are unscaled, the oldest first.
 
         Raises:
-            ModelError: the rows or the answer have another shape than the manifest's, or are not finite.
+            ModelError: the rows or the answer have another shape than the manifest's, or are not finite; or
+                there was no answer in time.
         """
         import numpy
 
@@ -39,14 +46,27 @@ class OnnxModel:
             raise ModelError(f"the input has the shape {values.shape}")
         mean = numpy.asarray([feature.mean for feature in features])
         scale = numpy.asarray([feature.scale for feature in features])
-        scaled = ((values - mean) / scale).astype(numpy.float32)[numpy.newaxis]
+        with numpy.errstate(all="ignore"):  # what overflows is not finite
+            scaled = ((values - mean) / scale).astype(numpy.float32)[numpy.newaxis]
         if not numpy.isfinite(scaled).all():
             raise ModelError("a feature is not a finite number")
+        return self._probabilities(numpy.asarray(self._run(scaled)))
+
+    def _run(self, values: Any) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        options.log_severity_level = 4
+        limit = threading.Timer(LONGEST_RUN, setattr, (options, "terminate", True))
+        limit.start()
         try:
-            answer = numpy.asarray(self._session.run([self._output], {self._input: scaled})[0])
+            return self._session.run([self._output], {self._input: values}, options)[0]
         except _runtime_errors() as error:
+            if options.terminate:
+                raise ModelError(f"no answer within {LONGEST_RUN:g} s") from None
             raise ModelError(f"onnxruntime: {_first_line(error)}") from None
-        return self._probabilities(answer)
+        finally:
+            limit.cancel()
 
     def _probabilities(self, answer: Any) -> list[float]:
         if answer.shape != (1, len(self.manifest.classes)):
@@ -80,6 +100,7 @@ def _start(content: bytes) -> Any:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except _runtime_errors() as error:
@@ -95,19 +116,13 @@ def _ends(session: Any, manifest: Manifest) -> tuple[str, str]:
     return inputs[0].name, outputs[0].name
 
 
+@functools.cache
 def _runtime_errors() -> tuple[type[Exception], ...]:
     """Its errors have no base in common."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    names = (
-        "Fail",
-        "InvalidArgument",
-        "InvalidGraph",
-        "InvalidProtobuf",
-        "NotImplemented",
-        "RuntimeException",
-    )
-    return (*(getattr(state, name) for name in names), RuntimeError, ValueError)
+    own = [kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    return (*own, RuntimeError, ValueError)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,1 @@
+"""Programs beside the application: a model for trying things out, and what benchmarks compare with."""
