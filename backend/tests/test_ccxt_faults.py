@@ -127,6 +127,21 @@ async def test_a_fault_is_told_for_what_it_is_and_the_order_is_sent_once(
     assert "http://" not in str(caught.value)
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_nothing_follows_a_redirect(stub: StubExchange, exchange: CcxtExchange, status: int) -> None:
+    """Followed, an order would be sent again, or its key and signature to somebody else."""
+    path = "/api/v3/order" if exchange._kind == Market.SPOT else "/fapi/v1/order"
+    stub.faults.add(answers(status, -1, "after", location=path))
+    with pytest.raises(OutcomeUnknownError, match="Redirect"):
+        await exchange.place(request())
+    assert stub.account.counts() == {"tbone": 1}
+    assert stub.sent("tbone") == 1
+    stub.faults.add(answers(status, -1, method="GET", location="https://somewhere.test/"))
+    with pytest.raises(NotSentError):
+        await exchange.find("tbone", "BTCUSDT")
+    assert await exchange.find("tbone", "BTCUSDT") is not None
+
+
 async def test_after_a_lost_answer_the_order_is_found(stub: StubExchange, exchange: CcxtExchange) -> None:
     stub.faults.add(Fault("drop", "after"))
     with pytest.raises(OutcomeUnknownError):

@@ -14,8 +14,8 @@ class Fault:
     """One way to misbehave towards the next `times` requests of `method` to a path that ends with `path`.
 
     `delay` waits `seconds`; `drop` closes the connection without an answer; `answer` answers with `status`,
-    Binance's `code` and `message`, and Retry-After if given. `when` says whether that happens before the
-    request is carried out (which, but for a delay, it then never is) or after.
+    Binance's `code` and `message`, and if given Retry-After and Location. `when` says whether that happens
+    before the request is carried out (which, but for a delay, it then never is) or after.
     """
 
     action: Literal["delay", "drop", "answer"]
@@ -28,10 +28,13 @@ class Fault:
     code: int | None = -1000
     message: str = "An unknown error occurred while processing the request."
     retry_after: int | None = None
+    location: str | None = None
 
     def answer(self) -> web.Response:
         """Gives the answer that an `answer` fault gives."""
         headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        if self.location is not None:
+            headers["Location"] = self.location
         if self.code is None:
             return web.Response(
                 status=self.status,

@@ -1,4 +1,4 @@
-"""ccxt's client of one account: decimals instead of floats, no retries, no credential in a log."""
+"""ccxt's client of one account: decimals instead of floats, nothing sent twice, no credential in a log."""
 
 import logging
 from contextvars import ContextVar
@@ -91,9 +91,25 @@ def _configuration(market: Market, credentials: Credentials | None, timeout: flo
 
 
 def _with_hooks(base: Any) -> Any:
+    import aiohttp
+
+    async def refuse(_session: Any, _context: Any, redirect: aiohttp.TraceRequestRedirectParams) -> None:
+        # Followed, 307 and 308 would send an order twice, and its key and signature to anybody.
+        redirect.response.close()
+        raise aiohttp.TooManyRedirects(redirect.response.request_info, (redirect.response,))
+
     class Client(base):  # type: ignore[misc]  # ccxt has no types
         number = Decimal
         logger = _logger
+
+        def open(self) -> None:
+            is_first = self.session is None
+            super().open()
+            if is_first:
+                tracing = aiohttp.TraceConfig()
+                tracing.on_request_redirect.append(refuse)
+                tracing.freeze()
+                self.session.trace_configs.append(tracing)
 
         def on_rest_response(
             self,
