@@ -49,8 +49,9 @@ class FakeExchange:
 
     settle_time: float = 0.3
     script: deque[str] = field(default_factory=deque)
-    # The same for `find`, `cancel`, `price`, `holding`.
+    # The same for `find`, `cancel`, `holding`, and for `price`.
     questions: deque[str] = field(default_factory=deque)
+    prices: deque[str] = field(default_factory=deque)
     sent: list[OrderRequest] = field(default_factory=list)
     books: dict[str, OrderReport] = field(default_factory=dict)
     taken: list[str] = field(default_factory=list)
@@ -84,12 +85,12 @@ class FakeExchange:
 
     async def find(self, client_order_id: str, symbol: str) -> OrderReport | None:
         """Looks into the books."""
-        self._question()
+        self._question(self.questions)
         return self.books.get(client_order_id)
 
     async def cancel(self, client_order_id: str, symbol: str) -> OrderReport | None:
         """Cancels what is open."""
-        self._question()
+        self._question(self.questions)
         self.cancelled.append(client_order_id)
         report = self.books.get(client_order_id)
         if report is not None and report.state in (OrderState.SUBMITTED, OrderState.PARTIALLY_FILLED):
@@ -101,15 +102,15 @@ class FakeExchange:
 
     async def holding(self, symbol: str) -> Decimal | None:
         """Gives `holds`."""
-        self._question()
+        self._question(self.questions)
         return self.holds
 
     async def price(self, symbol: str) -> Decimal | None:
         """Gives `last_price`."""
-        self._question()
+        self._question(self.prices)
         return self.last_price
 
-    async def equity(self) -> Decimal | None:
+    async def equity(self, symbol: str) -> Decimal | None:
         """Gives `worth`."""
         return self.worth
 
@@ -120,8 +121,8 @@ class FakeExchange:
         """Counts."""
         self.closed += 1
 
-    def _question(self) -> None:
-        word = self.questions.popleft() if self.questions else ""
+    def _question(self, script: deque[str]) -> None:
+        word = script.popleft() if script else ""
         if word in ERRORS:
             raise ERRORS[word]
 

@@ -200,7 +200,11 @@ async def test_an_exchange_that_is_away_from_the_start_is_not_sent_to() -> None:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
         client = make_client("binance", Market.SPOT, Mode.LIVE, CREDENTIALS, 5, url)
         exchange = CcxtExchange(client, "binance", Market.SPOT, Mode.LIVE, 5)
-        for call in (exchange.place(request()), exchange.find("tbone", "BTCUSDT"), exchange.equity()):
+        for call in (
+            exchange.place(request()),
+            exchange.find("tbone", "BTCUSDT"),
+            exchange.equity("BTCUSDT"),
+        ):
             with pytest.raises(NotSentError, match="no connection"):
                 await call
         await exchange.close()

@@ -323,15 +323,18 @@ async def test_holding_and_equity(stub: StubExchange, spot: CcxtExchange, future
     stub.account.balances = {"USDT": D(1000), "BTC": D("0.5"), "XYZ": D(7), "ETH": D(0)}
     assert await spot.holding("BINANCE:BTCUSDT") == D("0.5")
     assert await spot.holding("SHIBUSDT") == 0
-    assert await spot.equity() == D(26000)
+    assert await spot.equity("BTCUSDT") == D(26000)
     stub.account.balances = {"USDT": D("12.5")}
-    assert await spot.equity() == D("12.5")
+    assert await spot.equity("BTCUSDT") == D("12.5")
     assert await future.holding("BTCUSDT.P") == 0
     stub.book.fee_rate = D(0)
     await future.place(request(side=Side.SELL, quantity=D("0.2")))
     stub.book.prices["BTCUSDT"] = D(49000)
     assert await future.holding("BTCUSDT.P") == D("-0.2")
-    assert await future.equity() == D(1_000_200)
+    assert await future.equity("BTCUSDT") == D(1_000_200)
+    # 0.5 BTC of a million USDT would be two million times what was meant.
+    assert await spot.equity("ETHBTC") is None
+    assert await spot.equity("NOPEUSDT") is None
 
 
 async def test_a_key_that_may_withdraw_is_refused(stub: StubExchange, exchange: CcxtExchange) -> None:

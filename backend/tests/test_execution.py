@@ -118,11 +118,40 @@ async def test_price_that_nobody_knows(desk: Desk, bench: Bench) -> None:
     assert await refused(desk, bench, await desk.strategy(), price=None) == Rule.NO_PRICE
 
 
-async def test_price_from_the_exchange(desk: Desk, bench: Bench) -> None:
-    bench.exchange.questions.extend(["not_sent", "not_sent"])
-    await desk.queue(await desk.strategy(), price=None)
+@pytest.mark.parametrize("price", [None, Decimal(0), Decimal(1), Decimal(10**9)])
+async def test_the_exchanges_price_counts_and_not_the_alerts(
+    desk: Desk, bench: Bench, price: Decimal | None
+) -> None:
+    bench.exchange.prices.extend(["not_sent", "not_sent"])
+    strategy = await desk.strategy(max_order_value=Decimal(500), sizing="fixed_quote", sizing_value=500)
+    await desk.queue(strategy, price=price)
     await bench.work()
-    assert (await desk.order()).price == Decimal(50000)
+    order = await desk.order()
+    assert (order.price, order.quantity) == (Decimal(50000), Decimal("0.01"))
+
+
+async def test_a_made_up_price_does_not_get_by_a_limit(desk: Desk, bench: Bench) -> None:
+    strategy = await desk.strategy(max_order_value=Decimal(500))
+    columns = {"quantity": Decimal(100), "price": Decimal("0.01")}
+    assert await refused(desk, bench, strategy, **columns) == Rule.MAX_ORDER_VALUE
+
+
+async def test_the_alerts_price_counts_where_the_exchange_has_none(desk: Desk, bench: Bench) -> None:
+    bench.exchange.last_price = None
+    await desk.queue(await desk.strategy(), price=Decimal(123))
+    await bench.work()
+    assert (await desk.order()).price == Decimal(123)
+
+
+async def test_a_way_out_does_not_wait_for_a_price(desk: Desk, bench: Bench) -> None:
+    strategy = await desk.strategy()
+    await desk.queue(strategy)
+    await bench.work()
+    bench.exchange.prices.extend(["not_sent"] * 99)
+    await desk.queue(strategy, "close", price=Decimal(123))
+    await bench.work()
+    assert await desk.held(strategy) == 0
+    assert (await desk.orders())[1].price == Decimal(123)
 
 
 async def test_size_by_equity(desk: Desk, bench: Bench) -> None:

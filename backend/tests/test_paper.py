@@ -123,7 +123,7 @@ async def test_equity_and_holding_are_those_of_the_accounts_strategies(
     first, second = await desk.strategy(account_id), await desk.strategy(account_id)
     elsewhere = await desk.strategy(other_id)
     exchange = await reopen(desk, settings, account_id)
-    assert (await exchange.equity(), await exchange.holding("BTCUSDT")) == (D(1000), D(0))
+    assert (await exchange.equity("BTCUSDT"), await exchange.holding("BTCUSDT")) == (D(1000), D(0))
     btc = {"symbol": "BTCUSDT", "last_price": D(110)}
     await put_position(desk, first, quantity=D(2), average_price=D(100), fees=D("0.5"), **btc)
     await put_position(desk, second, quantity=D("-0.5"), average_price=D(120), realised_pnl=D(7), **btc)
@@ -131,7 +131,7 @@ async def test_equity_and_holding_are_those_of_the_accounts_strategies(
     await put_position(desk, elsewhere, quantity=D(9), average_price=D(1), **btc)
     assert await exchange.holding("BTCUSDT") == D("1.5")
     # 1000 + 2 * 10 - 0.5 + 0.5 * 10 + 7 - 3 - 1
-    assert await exchange.equity() == D("1027.5")
+    assert await exchange.equity("BTCUSDT") == D("1027.5")
 
 
 async def test_the_default_account_has_the_strategies_without_one(desk: Desk, settings: Settings) -> None:
@@ -139,8 +139,8 @@ async def test_the_default_account_has_the_strategies_without_one(desk: Desk, se
     other = await open_account(desk, settings)
     strategy = await desk.strategy()
     await put_position(desk, strategy, symbol="BTCUSDT", quantity=D(3), average_price=D(1), last_price=D(2))
-    assert (await default.holding("BTCUSDT"), await default.equity()) == (D(3), D(10003))
-    assert (await other.holding("BTCUSDT"), await other.equity()) == (D(0), D(10000))
+    assert (await default.holding("BTCUSDT"), await default.equity("BTCUSDT")) == (D(3), D(10003))
+    assert (await other.holding("BTCUSDT"), await other.equity("BTCUSDT")) == (D(0), D(10000))
 
 
 async def test_a_live_price_comes_from_the_accounts_exchange_without_a_key(

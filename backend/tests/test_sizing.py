@@ -173,8 +173,15 @@ def test_which_orders_only_reduce(held: str, target: str, reduces: bool) -> None
         (QUOTE, alert(action="buy"), None, "1", Rule.NO_PRICE, "there is none"),
         (QUOTE, alert(action="buy"), "0", "1", Rule.NO_PRICE, "there is none"),
         (PERCENT, alert(market_position="long"), "-1", "1", Rule.NO_PRICE, "there is none"),
-        (PERCENT, alert(action="buy"), "1", None, Rule.NO_QUANTITY, "equity is not known"),
-        (PERCENT, alert(action="buy"), "1", "-5", Rule.NO_QUANTITY, "equity is not known or not positive"),
+        (
+            PERCENT,
+            alert(action="buy"),
+            "1",
+            None,
+            Rule.NO_QUANTITY,
+            "equity in the symbol's quote asset is not known",
+        ),
+        (PERCENT, alert(action="buy"), "1", "-5", Rule.NO_QUANTITY, "not known or not positive"),
         (
             sized(Sizing.FIXED_QUOTE, "0.000000000000000001"),
             alert(action="buy"),

@@ -116,8 +116,8 @@ class Exchange(Protocol):
     async def price(self, symbol: str) -> Decimal | None:
         """Gives the last price of the symbol; None where nobody can say."""
 
-    async def equity(self) -> Decimal | None:
-        """Gives the account's equity in the quote asset; None where nobody can say."""
+    async def equity(self, symbol: str) -> Decimal | None:
+        """Gives the account's equity in the quote asset of the symbol; None where nobody can say."""
 
     async def check_credentials(self) -> None:
         """Looks at what the key may do.

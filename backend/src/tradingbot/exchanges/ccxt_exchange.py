@@ -146,11 +146,16 @@ class CcxtExchange:
                 return None
             return await self._last_price(market, deadline)
 
-    async def equity(self) -> Decimal | None:
-        """Gives the equity in EQUITY_ASSET; assets that have no price in it are left out."""
+    async def equity(self, symbol: str) -> Decimal | None:
+        """Gives the equity in EQUITY_ASSET, if that is the quote asset; leaves out assets without a price."""
         deadline = self._deadline()
         async with self._asking():
-            await self._load(deadline)
+            try:
+                market = await self._market(symbol, deadline)
+            except symbols.UnknownSymbolError:
+                return None
+            if market["quote"] != EQUITY_ASSET:
+                return None
             balance = await self._call(self._client.fetch_balance, deadline)
             if self._kind == Market.FUTURE:
                 # Wallet and unrealised profit, as Binance adds them up.

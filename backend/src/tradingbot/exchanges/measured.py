@@ -39,10 +39,10 @@ class MeasuredExchange:
         with exchange_call(self._name, "price"):
             return await self._exchange.price(symbol)
 
-    async def equity(self) -> Decimal | None:
-        """Gives the account's equity."""
+    async def equity(self, symbol: str) -> Decimal | None:
+        """Gives the account's equity in the quote asset of the symbol."""
         with exchange_call(self._name, "equity"):
-            return await self._exchange.equity()
+            return await self._exchange.equity(symbol)
 
     async def check_credentials(self) -> None:
         """Looks at what the key may do."""

@@ -122,8 +122,8 @@ class PaperExchange:
         """Gives the live price; None where the account takes the alerts'."""
         return None if self._live is None else await self._live.price(symbol)
 
-    async def equity(self) -> Decimal | None:
-        """Gives the equity in the quote asset, at the last known prices."""
+    async def equity(self, symbol: str) -> Decimal | None:
+        """Gives the equity at the last known prices; all symbols count as quoted in one asset."""
         account = self._account
         async with self._database.transaction() as session:
             rows = await paper_repository.positions(

@@ -135,12 +135,12 @@ class Decider:
 
     async def _look(self, exchange: Exchange, case: Case) -> Market:
         timeout = self._exchanges.timeout
-        price = case.signal.price
-        if price is None or price <= 0:
-            price = await ask(exchange.price(case.signal.symbol), timeout)
-        equity = None
+        symbol, price, equity = case.signal.symbol, case.signal.price, None
+        if not is_exit(case.signal) or price is None or price <= 0:
+            # An alert shall not get by the limits with a price of its own, where the exchange knows better.
+            price = await ask(exchange.price(symbol), timeout) or price
         if case.strategy.sizing == Sizing.EQUITY_PERCENT and not is_exit(case.signal):
-            equity = await ask(exchange.equity(), timeout)
+            equity = await ask(exchange.equity(symbol), timeout)
         return Market(price, equity)
 
     async def _conclude(

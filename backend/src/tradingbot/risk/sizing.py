@@ -113,7 +113,9 @@ def _sized(
         return RefusalReason(Rule.NO_PRICE, "the size depends on the price, and there is none")
     if strategy.sizing == Sizing.EQUITY_PERCENT:
         if equity is None or equity <= 0:
-            return RefusalReason(Rule.NO_QUANTITY, "the account's equity is not known or not positive")
+            return RefusalReason(
+                Rule.NO_QUANTITY, "the equity in the symbol's quote asset is not known or not positive"
+            )
         value = equity * value / 100
     # Down, so that the order is never worth more than was asked for.
     quantity = to_scale(value / price, ROUND_DOWN)
