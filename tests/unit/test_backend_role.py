@@ -111,6 +111,7 @@ def test_settings_reach_the_service_as_text() -> None:
         backend_extra_environment={"DATABASE_POOL_SIZE": 7, "NOTE": "costs $5"},
     )["environment"]
     assert found == {
+        "ORT_DISABLE_TELEMETRY": "1",
         "ENVIRONMENT": "development",
         "CORS_ORIGINS": "https://a.example,https://b.example",
         "BINANCE_TESTNET": "false",
@@ -182,7 +183,25 @@ def test_a_good_host_has_no_problem() -> None:
         ({"backend_worker_memory_mb": 100000}, ["backend_worker_memory_mb"]),
         ({"backend_worker_cpus": 16}, ["backend_worker_cpus"]),
         ({"backend_models": [{"name": "m", "version": "1", "src": "/nowhere"}]}, ["backend_models"]),
-        ({"backend_models": [{"name": "m", "version": "1", "src": "/etc"}]}, []),
+        ({"backend_workers": 0}, ["backend_workers"]),
+        ({"backend_workers": 65, "backend_memory_mb": 3900}, ["backend_workers", "backend_memory_mb"]),
+        ({"backend_worker_memory_mb": 64}, ["backend_worker_memory_mb"]),
+        ({"backend_cors_origins": ["https://a.example", "http://[::1]:3000/"]}, []),
+        ({"backend_cors_origins": ["https://a.example/path"]}, ["backend_cors_origins"]),
+        ({"backend_cors_origins": ["*"]}, ["backend_cors_origins"]),
+        ({"backend_cors_origins": ["*"], "backend_environment": "development"}, []),
+        ({"backend_extra_environment": {"SLOW_QUERY_MS": 100}}, []),
+        ({"backend_extra_environment": {"LOG_LEVEL": "debug"}}, ["backend_extra_environment"]),
+        ({"backend_extra_environment": {"SENTRY_DSN": "any"}}, ["backend_extra_environment"]),
+        ({"backend_stop_grace_period": "29s"}, ["backend_stop_grace_period"]),
+        ({"backend_stop_grace_period": "30s"}, []),
+        ({"backend_stop_grace_period": "1m"}, ["backend_stop_grace_period"]),
+        ({"backend_extra_environment": {"WORKER_SHUTDOWN_TIMEOUT": 60}}, ["backend_stop_grace_period"]),
+        ({"backend_extra_environment": {"SHUTDOWN_TIMEOUT": "31"}}, ["backend_stop_grace_period"]),
+        ({"backend_notify_urls": "tgram://token/chat\njson://host.example/,ntfy://topic"}, []),
+        ({"backend_notify_urls": "json://host.example/ slack"}, ["backend_notify_urls"]),
+        ({"backend_sentry_dsn": "https://0123456789abcdef@errors.example/1"}, []),
+        ({"backend_sentry_dsn": "https://errors.example/1"}, ["backend_sentry_dsn"]),
         ({"backend_public_url": "http://bot.example.com"}, ["backend_public_url"]),
         ({"backend_public_url": "http://bot.example.com", "backend_environment": "development"}, []),
         ({"backend_build_context": "/nowhere"}, ["backend_build_context"]),
@@ -190,3 +209,13 @@ def test_a_good_host_has_no_problem() -> None:
 )
 def test_what_cannot_work_is_found(variables: dict[str, Any], names: list[str]) -> None:
     assert findings(**variables) == names
+
+
+def test_a_refusal_names_the_variable_to_set_and_shows_no_secret() -> None:
+    given: dict[str, Any] = {"backend_extra_environment": {"SECRET_KEY": "hidden-1", "LOG_LEVEL": "debug"}}
+    given |= {"backend_notify_urls": "hidden-2", "backend_sentry_dsn": "hidden-3"}
+    found = problems("backend", **(HERE | PUBLIC | given))
+    assert [problem["what"] for problem in found] == [*given]
+    assert "LOG_LEVEL, SECRET_KEY" in found[0]["why"]
+    assert "`backend_log_level`, `backend_secret_key`" in found[0]["fix"]
+    assert "hidden" not in str([{**problem, "found": ""} for problem in found])

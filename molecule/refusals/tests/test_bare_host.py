@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 DATA = "/var/lib/docker/volumes/tradingbot_postgres_data/_data"
+# No refusal shows it.
+UNTOLD = "p5Zr2Wq9Tn4Xk6Vb3Mh8Yd1Lc7Gf0Js2"
 PRODUCTION = {"nginx_environment": "production", "backend_environment": "production"}
 UNIT = """
 [Service]
@@ -149,7 +152,7 @@ def test_what_others_left_on_the_host(refuses: Refuses, on_host: OnHost) -> None
 
 
 def test_all_problems_are_reported_together(refuses: Refuses) -> None:
-    refuses(
+    printed = refuses(
         [
             ("operating system", "this is debian 13 trixie, supported are debian 1", "docker_host_supported_distr"),
             ("architecture", "this is .*, supported are s390x", "docker_host_architectures"),
@@ -172,6 +175,12 @@ def test_all_problems_are_reported_together(refuses: Refuses) -> None:
             ("postgres_memory_mb", "64 MiB is less than 256", "`postgres_memory_mb: 512`"),
             ("redis_memory_mb", "9999999 MiB is .* more than the host's", "`redis_memory_mb: 256`"),
             ("backend_public_url", "http://bot.example.com is not an HTTPS address", "https://<name of the server>"),
+            ("backend_worker_memory_mb", "64 MiB is less than the 128", "`backend_worker_memory_mb: 512`"),
+            ("backend_models", r"lstm 1: there is no model\.onnx .* in /nowhere", "name the folder with .* in `src`"),
+            ("backend_extra_environment", r"decide LOG_LEVEL, SECRET_KEY, .*`docker inspect`", "`backend_secret_key`"),
+            ("backend_stop_grace_period", "within 5s .* it may take 30 s", "`backend_stop_grace_period: 30s`"),
+            ("backend_notify_urls", "not an address in Apprise's form", "one address a line"),
+            ("backend_sentry_dsn", "not the address of a Sentry project", "copy the DSN"),
             ("nginx_tls_mode", "`off` would carry .* in clear text in production", "nginx_tls_mode: provided"),
             ("nginx_server_names", "host names of other people", r"nginx_server_names: \["),
         ],
@@ -190,10 +199,30 @@ def test_all_problems_are_reported_together(refuses: Refuses) -> None:
             "postgres_memory_mb": 64,
             "redis_memory_mb": 9999999,
             "backend_public_url": "http://bot.example.com",
+            "backend_worker_memory_mb": 64,
+            "backend_models": [{"name": "lstm", "version": "1", "src": "/nowhere"}],
+            "backend_extra_environment": {"LOG_LEVEL": "debug", "SECRET_KEY": UNTOLD},
+            "backend_stop_grace_period": "5s",
+            "vault_backend_notify_urls": f"slack {UNTOLD}-2",
+            "vault_backend_sentry_dsn": f"{UNTOLD}-3",
             "nginx_tls_mode": "off",
             "nginx_server_names": [],
         },
     )
+    assert UNTOLD not in printed
+
+
+def test_a_value_of_the_wrong_kind(
+    site: Callable[..., subprocess.CompletedProcess[str]], changes: Callable[[], Callable[[], list[str]]]
+) -> None:
+    """Ansible itself refuses it, in the preflight."""
+    changed = changes()
+    done = site({"backend_build_extras": ["ccxt"]})
+    assert changed() == []
+    assert done.returncode != 0
+    assert "value of backend_build_extras must be one or more of: exchanges, inference" in done.stdout
+    assert "PLAY [Have an engine" not in done.stdout
+    assert " changed=0 " in done.stdout
 
 
 def test_an_operator_who_would_be_locked_out(refuses: Refuses) -> None:
