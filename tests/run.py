@@ -31,9 +31,9 @@ class Stage:
 
     @property
     def search_path(self) -> str:
-        """Where its programs are looked up: the backend has an environment of its own."""
-        first = [str(BACKEND_BIN)] if self.folder == BACKEND else []
-        return os.pathsep.join([*first, os.environ["PATH"]])
+        """Where its programs are looked up: beside this Python; the backend has an environment of its own."""
+        first = BACKEND_BIN if self.folder == BACKEND else Path(sys.executable).parent
+        return os.pathsep.join([str(first), os.environ["PATH"]])
 
 
 def stages() -> list[Stage]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from stack import COMPOSE, output_of
 
-from tests.testbed import hosts, registry
+from tests.testbed import hosts, images, registry
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,8 +66,8 @@ def host_address(machine: hosts.Host) -> str:
 
 
 @pytest.fixture(scope="session")
-def neighbour() -> Iterator[Callable[[list[str]], subprocess.CompletedProcess[str]]]:
-    """Runs a command on another machine of the host's network."""
+def neighbour(host_address: str) -> Iterator[Callable[[list[str]], subprocess.CompletedProcess[str]]]:
+    """Runs a command on another machine of the host's network, which also knows the way to the stack's own."""
     name = f"tradingbot-neighbour-{uuid.uuid4().hex[:8]}"
     image = registry.local_name("python:3.13-slim")
     subprocess.run(
@@ -75,6 +75,9 @@ def neighbour() -> Iterator[Callable[[list[str]], subprocess.CompletedProcess[st
         check=True,
         capture_output=True,
     )
+    in_its_network = ["docker", "run", "--rm", "--network", f"container:{name}", "--cap-add", "NET_ADMIN"]
+    add_route = ["--entrypoint", "ip", images.target("trixie"), "route", "add", "172.20.0.0/16", "via", host_address]
+    subprocess.run([*in_its_network, *add_route], check=True, capture_output=True)
 
     def run(command: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -42,6 +42,7 @@ print(json.dumps(sorted(found)))
 """
 # The backend's container stands for all of the stack's: it has Python.
 INSIDE = "docker exec -i tradingbot-backend-1 python -"
+INSIDE_PORTS = {"postgres": 5432, "redis": 6379, "backend": 8001, "worker": 8002, "nginx": 8443}
 
 
 def open_ports(told: str) -> list[int]:
@@ -74,12 +75,21 @@ def test_only_the_web_server_is_published_on_all_addresses(machine: hosts.Host) 
 
 
 def test_services_reach_each_other_by_name_in_the_stacks_network(machine: hosts.Host) -> None:
-    for name, port in (("postgres", 5432), ("redis", 6379), ("backend", 8001), ("nginx", 8443)):
+    for name, port in INSIDE_PORTS.items():
         assert open_ports(output_of(machine, f"{INSIDE} {name} 5 {port}", SCAN)) == [port]
     subnet = ipaddress.ip_network("172.20.0.0/16")
     for name, found in services(machine).items():
         network = found["NetworkSettings"]["Networks"]["tradingbot-network"]
         assert ipaddress.ip_address(network["IPAddress"]) in subnet, name
+
+
+def test_a_route_into_the_stacks_network_leads_nowhere(machine: hosts.Host, neighbour: Any) -> None:
+    """The neighbour sends to the containers' own addresses, by way of the host: to metrics, too."""
+    for name, found in services(machine).items():
+        address = found["NetworkSettings"]["Networks"]["tradingbot-network"]["IPAddress"]
+        answer = neighbour(["python3", "-c", SCAN, address, "1", *map(str, INSIDE_PORTS.values())])
+        assert answer.returncode == 0, answer.stderr
+        assert open_ports(answer.stdout) == [], name
 
 
 @pytest.mark.parametrize(

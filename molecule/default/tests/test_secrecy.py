@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets as random
 import subprocess
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from stack import call, deploy, output_of, run_on
+from stack import call, deploy, output_of, run_on, services
 
 from tests.testbed import hosts
 
@@ -44,7 +45,8 @@ OWNERS = {"postgres": "70 70", "redis": "999 1000", "backend": "10001 10001"}
 def spellings(values: Iterable[str]) -> list[str]:
     """Return each value plain, URL-encoded, and what is in base64 for sure, wherever in a text it stands."""
     found = set()
-    for value in values:
+    # The credentials in an address are secrets by themselves.
+    for value in (part for whole in values for part in (whole, *re.findall(r"//(\w{32,})@", whole))):
         found |= {value, quote(value, safe=""), value.encode().hex()}
         for offset in range(3):
             encoded = base64.b64encode(b"x" * offset + value.encode()).decode().rstrip("=")
@@ -117,12 +119,15 @@ def test_secret_files_are_for_their_service_alone(machine: hosts.Host) -> None:
 def test_each_service_sees_its_own_secrets_only(machine: hosts.Host) -> None:
     seen = {
         service: output_of(machine, f"docker exec tradingbot-{service}-1 ls /run/secrets").split()
-        for service in ("postgres", "redis", "backend")
+        for service in ("postgres", "redis", "backend", "worker")
     }
+    own = ["database_url", "encryption_key", "encryption_key_old", "notify_urls", "redis_url", "secret_key"]
+    own += ["sentry_dsn", "webhook_secret"]
     assert seen == {
         "postgres": ["postgres_pgpass"],
         "redis": ["redis_acl", "redis_health_password"],
-        "backend": ["database_url", "encryption_key", "redis_url", "secret_key", "webhook_secret"],
+        "backend": own,
+        "worker": own,
     }
     assert run_on(machine, "docker exec tradingbot-nginx-1 ls /run/secrets").returncode != 0
 
@@ -151,6 +156,9 @@ def test_a_play_that_changes_every_secret_shows_none(
     """With all that Ansible can say, and with an eye on the host's process list; then the same way back."""
     new = {name: random.token_hex(24) for name in secrets}
     new["vault_backend_encryption_key"] = base64.urlsafe_b64encode(random.token_bytes(32)).decode()
+    new["vault_backend_encryption_key_old"] = secrets["vault_backend_encryption_key"]
+    new["vault_backend_notify_urls"] = f"json://{random.token_hex(24)}@127.0.0.1:9/"
+    new["vault_backend_sentry_dsn"] = f"http://{random.token_hex(24)}@127.0.0.1:9/1"
     changed = tmp_path / "changed.json"
     changed.write_text(json.dumps(new))
     values = spellings([*secrets.values(), *new.values()])
@@ -166,7 +174,9 @@ def test_a_play_that_changes_every_secret_shows_none(
         assert watch.stdin
         watch.stdin.write(json.dumps(values))
         watch.stdin.close()
+        before = services(machine)
         there = deploy(inventory, "--diff", "-vvv", "--extra-vars", f"@{changed}")
+        between = services(machine)
         back = deploy(inventory, "--diff", "-vvv")
         run_on(machine, "bash -c 'exec -a end-of-watch sleep 2'")
         assert watch.stdout
@@ -178,6 +188,9 @@ def test_a_play_that_changes_every_secret_shows_none(
         assert "censored" in text, "the tasks with secrets are in it"
         assert "invocation:" in text, "and all that modules were given"
         assert [value for value in values if value in text] == []
+    for service in ("backend", "worker"):
+        containers = {found[service]["Id"] for found in (before, between, services(machine))}
+        assert len(containers) == 3, f"{service} goes on with the secrets that it was started with"
     assert seen[-1].startswith("watched ")
     assert int(seen[-1].split()[1]) > 100
     assert seen[:-1] == [], "programs with a secret on their command line"

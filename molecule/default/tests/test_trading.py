@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from stack import COMPOSE, call, output_of, run_on, wait_until
+from stack import COMPOSE, call, live_events, output_of, services, wait_until
 
 from tests.testbed import hosts
 
 TRADED_WITHIN = 20
+ASK = "import urllib.request as r; print(r.urlopen('http://{host}:{port}/metrics', timeout=3).read().decode())"
 
 
 class Desk:
@@ -20,6 +22,7 @@ class Desk:
 
     def __init__(self, https_url: str, api_key: str, webhook_url: str) -> None:
         self._url = https_url
+        self.api_key = api_key
         self._headers = {"X-API-Key": api_key}
         self._webhook = f"{https_url}/{webhook_url.split('/', 3)[3]}"
 
@@ -78,6 +81,7 @@ def test_a_limit_is_kept_and_the_refusal_says_which(desk: Desk) -> None:
 
 def test_alerts_wait_for_a_worker_that_is_away_and_are_traded_once(machine: hosts.Host, desk: Desk) -> None:
     output_of(machine, f"{COMPOSE} stop worker")
+    assert services(machine)["worker"]["State"]["ExitCode"] == 0
     try:
         sent = [desk.send(action="buy", quantity="0.1", price="64000") for _ in range(3)]
         sent.append(desk.send(market_position="long", position_size="0.4", price="64100"))
@@ -98,15 +102,36 @@ def test_a_worker_that_is_killed_while_it_trades_doubles_nothing(machine: hosts.
     assert desk.position() == Decimal("0.1")
 
 
-def test_metrics_are_for_the_inside_only(machine: hosts.Host, https_url: str) -> None:
-    inside = output_of(
-        machine,
-        "python3 -",
-        "import urllib.request as r\nprint(r.urlopen('http://127.0.0.1:8001/metrics').read().decode())",
-    )
-    assert "tradingbot_" in inside
-    ask = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8002/metrics').read().decode())"
-    worker = output_of(machine, f'{COMPOSE} exec -T worker python -c "{ask}"')
-    assert "tradingbot_" in worker
-    assert call("GET", f"{https_url}/metrics").status_code == 404
-    assert run_on(machine, f"curl --silent --max-time 2 http://{machine.address}:8002/metrics").returncode != 0
+def test_orders_go_on_when_redis_dies_and_live_events_catch_up(machine: hosts.Host, https_url: str, desk: Desk) -> None:
+    """Killed while alerts come in, and then away."""
+
+    def send(count: int) -> list[str]:
+        return [desk.send(action=("buy", "sell")[number % 2], quantity="0.1", price="64000") for number in range(count)]
+
+    with live_events(https_url, desk.api_key) as socket:
+        sent = send(5)
+        output_of(machine, "kill -9 $(docker inspect --format '{{.State.Pid}}' tradingbot-redis-1)")
+        sent += send(5)
+        output_of(machine, f"{COMPOSE} stop redis")
+        try:
+            sent += send(5)
+            assert {desk.wait_until_decided(identity) for identity in sent} == {"ordered"}
+            assert desk.position() == Decimal("0.3")
+        finally:
+            output_of(machine, f"{COMPOSE} start redis")
+        seen: list[dict[str, Any]] = []
+        while sum(event["type"] == "fill" for event in seen) < len(sent):
+            seen.append(json.loads(socket.recv(timeout=TRADED_WITHIN)))
+    numbers = [event["sequence"] for event in seen if event["type"] != "health"]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def test_metrics_are_for_the_inside_only(machine: hosts.Host, https_url: str, neighbour: Any) -> None:
+    assert "tradingbot_" in output_of(machine, "python3 -", ASK.format(host="127.0.0.1", port=8001))
+    worker = output_of(machine, f"{COMPOSE} exec -T worker python -", ASK.format(host="127.0.0.1", port=8002))
+    assert "tradingbot_signals_total" in worker
+    for headers in ({}, {"X-Forwarded-For": "127.0.0.1"}, {"X-Real-IP": "127.0.0.1"}, {"Host": "127.0.0.1"}):
+        assert call("GET", f"{https_url}/metrics", headers=headers).status_code in (404, 421), headers
+    for port in (8001, 8002):
+        from_outside = neighbour(["python3", "-c", ASK.format(host=machine.address, port=port)])
+        assert "timed out" in from_outside.stderr
