@@ -30,12 +30,10 @@ USER = "demo@example.com"
 # Made by tools/make_tiny_lstm.py of the backend; its weights are random.
 MODEL = ROOT / ".cache" / "models" / "tiny-lstm" / "1"
 TRADED_WITHIN = 30
-ASKED = ["action", "market_position", "quantity", "position_size"]
-FILLED = ["quantity", "filled_quantity"]
 
 
 def up() -> None:
-    """Make the host, deploy the stack, trade a few alerts on paper, and say what to try next."""
+    """Make the host, deploy the stack, trade a few alerts on paper, show what there is, and say what to try next."""
     started = time.monotonic()
     if not (engine.answers() and registry.is_there()):
         MADE_TEST_BED.parent.mkdir(parents=True, exist_ok=True)
@@ -53,6 +51,7 @@ def up() -> None:
     if made:
         make_credentials(host)
         trade()
+    show_all()
     tell(changed, made, time.monotonic() - started)
 
 
@@ -64,7 +63,8 @@ def down() -> None:
             testbed.down()
     for file in (CREDENTIALS, HOST_VARS, MADE_TEST_BED):
         file.unlink(missing_ok=True)
-    shutil.rmtree(INVENTORY / ".secrets", ignore_errors=True)
+    for folder in (HOST_VARS.parent, INVENTORY / ".secrets"):
+        shutil.rmtree(folder, ignore_errors=True)
     say("the demo is gone; the Docker engine and .venv stay")
 
 
@@ -146,10 +146,14 @@ def credentials_work() -> bool:
     return True
 
 
+def asked(api_key: str, what: str) -> dict[str, Any]:
+    """Return what the API answers."""
+    return dict(json.loads(request(f"https://127.0.0.1:{HTTPS_PORT}/api/v1/{what}", headers={"X-API-Key": api_key})))
+
+
 def listed(api_key: str, what: str) -> list[dict[str, Any]]:
     """Return the newest of what the API lists."""
-    answer = request(f"https://127.0.0.1:{HTTPS_PORT}/api/v1/{what}", headers={"X-API-Key": api_key})
-    return list(json.loads(answer)["items"])
+    return list(asked(api_key, what)["items"])
 
 
 def request(url: str, *, body: dict[str, object] | None = None, headers: dict[str, str] | None = None) -> str:
@@ -178,10 +182,7 @@ def alerts() -> list[dict[str, object]]:
 
 
 def trade() -> None:
-    """Send alerts as TradingView does, one of them twice, and show the signals, orders and position that came of them.
-
-    Raises TestbedError when they are not traded in time.
-    """
+    """Send alerts as TradingView does, one of them twice. Raises TestbedError when they are not traded in time."""
     credentials = json.loads(CREDENTIALS.read_text())
     key = credentials["api_key"]
     sent = alerts()
@@ -194,20 +195,61 @@ def trade() -> None:
         while any(signal["status"] == "queued" for signal in listed(key, "signals")):
             if time.monotonic() > deadline:
                 raise TestbedError(f"after {TRADED_WITHIN} s there are signals in the queue: is the worker well?")
-            time.sleep(0.2)
+            # The API takes 60 requests a minute.
+            time.sleep(1)
     found = listed(key, "signals")
     if len(found) != len(sent):
         raise TestbedError(f"{len(sent)} different alerts were sent, and {len(found)} signals are stored")
-    show("Signals", found, ["received_at", "symbol", *ASKED, "price", "status", "status_reason"])
-    show("Orders", listed(key, "orders"), ["created_at", "symbol", "side", *FILLED, "average_price", "state"])
-    show("Position", listed(key, "positions"), ["symbol", "quantity", "average_price", "realised_pnl", "fees"])
 
 
-def show(title: str, rows: list[dict[str, Any]], columns: list[str]) -> None:
+def show_all() -> None:
+    """Print the newest signals and orders, and the positions, as tables."""
+    key = json.loads(CREDENTIALS.read_text())["api_key"]
+    signals = [asked(key, f"signals/{signal['id']}") for signal in listed(key, "signals?limit=8")]
+    show("Signals", [signal_row(signal) for signal in signals])
+    orders = listed(key, "orders?limit=8")
+    columns = ["symbol", "side", "quantity", "filled_quantity", "average_price", "state"]
+    show("Orders", [{"time": clock(order["created_at"])} | picked(order, *columns) for order in orders])
+    columns = ["symbol", "quantity", "average_price", "realised_pnl", "unrealised_pnl", "fees"]
+    show("Positions", [picked(position, *columns) for position in listed(key, "positions")])
+
+
+def signal_row(signal: dict[str, Any]) -> dict[str, str]:
+    """Return what people want to know of a signal: what was wanted, what came of it, what the model thought."""
+    wanted = [signal["action"], signal["quantity"]]
+    if signal["market_position"]:
+        wanted = ["be", signal["market_position"], signal["position_size"]]
+    model = signal["prediction"] or {"status": ""}
+    outcome = model["status"]
+    if outcome == "ok":
+        outcome = f"{model['outcome']} {float(model['probabilities'][model['outcome']]):.0%}"
+    return {
+        "time": clock(signal["received_at"]),
+        "symbol": signal["symbol"],
+        "alert": " ".join(str(word) for word in wanted if word),
+        **picked(signal, "price", "status"),
+        "model": outcome,
+        "reason": signal["status_reason"] or "",
+    }
+
+
+def clock(moment: str) -> str:
+    """Return the time of day of a time in ISO 8601."""
+    return moment[11:19]
+
+
+def picked(item: dict[str, Any], *columns: str) -> dict[str, str]:
+    """Return these fields of *item* as texts."""
+    return {column: "" if item[column] is None else str(item[column]) for column in columns}
+
+
+def show(title: str, rows: list[dict[str, str]]) -> None:
     """Print *rows*, the oldest first, as a table."""
-    lines = [[column.upper() for column in columns]]
-    lines += [[str(row[column] if row[column] is not None else "") for column in columns] for row in reversed(rows)]
-    widths = [max(len(line[number]) for line in lines) for number in range(len(columns))]
+    if not rows:
+        print(f"\n{title}: none")
+        return
+    lines = [[name.upper().replace("_", " ") for name in rows[0]], *(list(row.values()) for row in reversed(rows))]
+    widths = [max(len(line[number]) for line in lines) for number in range(len(lines[0]))]
     print(f"\n{title}")
     for line in lines:
         print("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

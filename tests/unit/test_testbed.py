@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.testbed import base, images, machine, shell
+from tests.testbed import base, demo, images, machine, shell
 
 DEB822 = """\
 Types: deb
@@ -103,3 +103,44 @@ def test_every_stand_in_has_a_recipe_and_a_line_in_its_contract() -> None:
     for stand_in in images.STAND_INS:
         assert (images.RECIPES / stand_in.recipe / "Dockerfile").is_file()
         assert f"| `{stand_in.official}` |" in contract
+
+
+SIGNAL = {
+    "received_at": "2026-11-24T06:25:40.320338Z",
+    "symbol": "BTCUSDT",
+    "action": "buy",
+    "quantity": "0.02",
+    "market_position": None,
+    "position_size": None,
+    "price": "67250.5",
+    "status": "ordered",
+    "status_reason": None,
+    "prediction": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({}, {"time": "06:25:40", "alert": "buy 0.02", "price": "67250.5", "model": "", "reason": ""}),
+        ({"action": "close", "quantity": None, "price": None}, {"alert": "close", "price": ""}),
+        ({"market_position": "long", "position_size": "0.05"}, {"alert": "be long 0.05"}),
+        ({"market_position": "flat"}, {"alert": "be flat"}),
+        ({"status": "refused", "status_reason": "too much"}, {"status": "refused", "reason": "too much"}),
+        ({"prediction": {"status": "failed"}}, {"model": "failed"}),
+        (
+            {"prediction": {"status": "ok", "outcome": "sell", "probabilities": {"buy": "0.2", "sell": "0.747298"}}},
+            {"model": "sell 75%"},
+        ),
+    ],
+)
+def test_the_demo_shows_what_was_wanted_and_what_came_of_it(changes: dict[str, object], shown: dict[str, str]) -> None:
+    row = demo.signal_row(SIGNAL | changes)
+    assert {name: row[name] for name in shown} == shown
+
+
+def test_a_table_is_aligned_and_begins_with_the_oldest(capsys: pytest.CaptureFixture[str]) -> None:
+    demo.show("Orders", [{"side": "sell", "average_price": "2"}, {"side": "buy", "average_price": "1"}])
+    assert capsys.readouterr().out == "\nOrders\n  SIDE  AVERAGE PRICE\n  buy   1\n  sell  2\n"
+    demo.show("Orders", [])
+    assert capsys.readouterr().out == "\nOrders: none\n"
