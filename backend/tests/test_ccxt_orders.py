@@ -332,7 +332,7 @@ async def test_holding_and_equity(stub: StubExchange, spot: CcxtExchange, future
     stub.book.prices["BTCUSDT"] = D(49000)
     assert await future.holding("BTCUSDT.P") == D("-0.2")
     assert await future.equity("BTCUSDT") == D(1_000_200)
-    # 0.5 BTC of a million USDT would be two million times what was meant.
+    # USDT divided by a price in BTC are no quantity.
     assert await spot.equity("ETHBTC") is None
     assert await spot.equity("NOPEUSDT") is None
 

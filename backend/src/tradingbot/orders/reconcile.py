@@ -4,8 +4,11 @@ One worker at a time does it for an account. Nothing is ever "corrected" by trad
 an order is booked, and a position that differs is told to people.
 """
 
+from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
+from random import SystemRandom
 from time import monotonic
+from typing import TypeVar
 from uuid import UUID
 
 import structlog
@@ -13,8 +16,9 @@ import structlog
 from tradingbot.core import metrics
 from tradingbot.core.amounts import plain
 from tradingbot.core.crypto import EnvelopeError
+from tradingbot.core.errors import UnavailableError
 from tradingbot.core.settings import Settings
-from tradingbot.exchanges.base import Exchange, ExchangeError
+from tradingbot.exchanges.base import CredentialsError, Exchange, ExchangeError
 from tradingbot.exchanges.models import ExchangeAccount, Mode
 from tradingbot.orders import repository
 from tradingbot.orders.changes import Changing
@@ -30,7 +34,13 @@ _LATE_FILLS = 60.0
 # Open orders that nobody came back to for so long are queued again.
 _FORGOTTEN = 120.0
 
+# So many failures one after the other mean that the exchange is away.
+_FAILURES = 3
+
 Difference = tuple[Decimal, Decimal]
+ItemT = TypeVar("ItemT")
+
+_random = SystemRandom()
 
 
 class Reconciler:
@@ -92,23 +102,53 @@ class Reconciler:
             orders = await repository.to_reconcile(
                 changes.session, account.id, quiet, _LATE_FILLS, _ORDERS_AT_ONCE
             )
-        for order_id in orders:
+
+        async def ask_about(order_id: UUID) -> None:
             async with self._changing.transaction() as changes:
                 placement = await repository.placement(changes.session, order_id)
             if placement is None:
-                continue
+                return
             before = placement.order.state
             after = await self._placer.follow(exchange, placement)
             if after is not None and after.state != before and after.state in FINAL_STATES:
                 log.info("an open order is over", order_id=str(order_id), state=after.state)
 
+        await self._each(orders, ask_about)
+
     async def _positions(self, exchange: Exchange, account: ExchangeAccount) -> None:
         async with self._changing.transaction() as changes:
             ours = await repository.positions_of_account(changes.session, account.id)
-        for symbol, quantity in ours:
+
+        async def compare(position: tuple[str, Decimal]) -> None:
+            symbol, quantity = position
             theirs = await ask(exchange.holding(symbol), self._exchanges.timeout)
             if theirs is not None:
                 await self._compare(account, symbol, quantity, theirs)
+
+        await self._each(ours, compare)
+
+    async def _each(self, items: Sequence[ItemT], work: Callable[[ItemT], Awaitable[None]]) -> None:
+        """Works on all, in any order: one that fails every time shall not keep the others from their turn.
+
+        Raises:
+            ExchangeError: the exchange is away, or does not accept the key.
+            UnavailableError: PostgreSQL is away.
+        """
+        failures = 0
+        for item in _random.sample(items, len(items)):
+            try:
+                await work(item)
+            except (CredentialsError, UnavailableError):
+                raise
+            except ExchangeError as error:
+                failures += 1
+                if failures == _FAILURES:
+                    raise
+                log.warning("passed over", item=str(item), reason=str(error))
+            except Exception:
+                log.exception("passed over", item=str(item))
+            else:
+                failures = 0
 
     async def _compare(self, account: ExchangeAccount, symbol: str, ours: Decimal, theirs: Decimal) -> None:
         key, difference = (account.id, symbol), (ours, theirs)
