@@ -134,11 +134,11 @@ async def test_order_without_gaps_while_many_write_at_once(
     publisher.start()
     third = Database(settings, publisher.publish_all)
     sockets = [await listen(port, account, 0) for _ in range(3)]
-    writers = [record_events(database, user, 50) for database in (elsewhere, third) for _ in range(10)]
+    writers = [record_events(database, user, 20) for database in (elsewhere, third) for _ in range(10)]
     received, *_ = await asyncio.gather(
-        asyncio.gather(*(sequences(socket, 1000) for socket in sockets)), *writers
+        asyncio.gather(*(sequences(socket, 400) for socket in sockets)), *writers
     )
-    assert received == [list(range(1, 1001))] * 3
+    assert received == [list(range(1, 401))] * 3
     for socket in sockets:
         await socket.close()
     await publisher.close()

@@ -7,17 +7,21 @@ import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 from prometheus_client import REGISTRY
+from redis.asyncio.client import Pipeline, PubSub
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from tests import servers
 from tests.conftest import Account, execute, make_account
 from tests.network import free_port, proxy_to
+from tests.receivers import eventually
 from tests.test_serve import serving
 from tests.test_webhooks import assert_problem
 from tests.ws_client import (
@@ -25,6 +29,7 @@ from tests.ws_client import (
     close_code,
     listen,
     live_server,
+    open_live,
     protocols,
     receive,
     record_events,
@@ -36,7 +41,8 @@ from tradingbot.auth.principal import Principal, Scope
 from tradingbot.core.database import Database
 from tradingbot.core.redis import make_redis
 from tradingbot.core.settings import Settings
-from tradingbot.events import tickets
+from tradingbot.events import protocol, tickets
+from tradingbot.events.protocol import LiveProtocol
 from tradingbot.events.publisher import EventPublisher
 from tradingbot.events.schemas import CHANNEL, PROTOCOL, Event
 
@@ -147,6 +153,48 @@ async def test_redis_that_is_silent(
             await client.close()
 
 
+async def test_what_redis_missed_comes_as_soon_as_it_is_back(
+    account: Account, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVENTS_POLL_INTERVAL", "600")
+    async with proxy_to(redis_url) as proxy:
+        monkeypatch.setenv("REDIS_URL", proxy.url)
+        settings = Settings()
+        async with live_server(settings) as port, publishing(settings) as database:
+            client = await listen(port, account)
+            await proxy.cut()
+            await health(client, redis="away")
+            await record_events(database, await user_id_of(database, account), 3)
+            await proxy.open()
+            assert await sequences(client, 3) == [1, 2, 3]
+            await client.close()
+
+
+@pytest.mark.parametrize(("kind", "method"), [(PubSub, "get_message"), (Pipeline, "execute")])
+async def test_a_fault_of_ours_is_not_the_end(
+    account: Account, monkeypatch: pytest.MonkeyPatch, kind: type[Any], method: str
+) -> None:
+    sound = getattr(kind, method)
+    faults = ["once"]
+
+    async def faulty(self: Any, *arguments: Any, **options: Any) -> Any:
+        if faults:
+            raise RuntimeError(faults.pop())
+        return await sound(self, *arguments, **options)
+
+    monkeypatch.setenv("EVENTS_POLL_INTERVAL", "600")
+    monkeypatch.setattr(kind, method, faulty)
+    settings = Settings()
+    async with live_server(settings) as port, publishing(settings) as database:
+        client = await listen(port, account)
+        user = await user_id_of(database, account)
+        await record_events(database, user, 1)
+        await eventually(lambda: not faults)
+        await record_events(database, user, 1)
+        assert await sequences(client, 2) == [1, 2]
+        await client.close()
+
+
 async def test_postgresql_away_and_back(
     account: Account, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,7 +260,15 @@ async def test_a_worker_that_does_nothing_is_told(
         await health(client, worker="behind")
         await asyncio.to_thread(execute, database_url, "DELETE FROM outbox")
         await health(client, worker="ok")
+        await asyncio.to_thread(execute, database_url, waiting[1])
+        await health(client, worker="behind")
         await client.close()
+        await asyncio.to_thread(execute, database_url, "DELETE FROM outbox")
+        await eventually(lambda: REGISTRY.get_sample_value("tradingbot_websocket_connections") == 0)
+        await asyncio.sleep(2 * float(POLL))
+        later = await open_live(port, account)
+        assert (await receive(later))["data"]["worker"] == "ok", "what was once is not told"
+        await later.close()
 
 
 def drops(reason: str) -> float:
@@ -229,40 +285,53 @@ def deaf_socket(port: int) -> sockets.socket:
     return connection
 
 
-async def deaf_client(port: int, account: Account) -> ClientConnection:
+async def deaf_client(port: int, account: Account, after: int | None = None) -> ClientConnection:
     """A client that reads nothing until it is asked to."""
     offered = await protocols(port, account)
     return await connect(
-        url(port), subprotocols=offered, sock=deaf_socket(port), max_queue=1, compression=None
+        url(port, after), subprotocols=offered, sock=deaf_socket(port), max_queue=1, compression=None
     )
 
 
 async def test_a_slow_client_is_dropped_and_the_others_go_on(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WEBSOCKET_SEND_TIMEOUT", "0.5")
+    monkeypatch.setenv("WEBSOCKET_SEND_TIMEOUT", "1")
     settings = Settings()
     before = drops("slow")
     async with live_server(settings) as port, publishing(settings) as database:
-        quick, slow, silent = (
-            await listen(port, account, compression=None),
-            await deaf_client(port, account),
-            await deaf_client(port, account),
+        quick, slow = await listen(port, account, compression=None), await deaf_client(port, account)
+        user = await user_id_of(database, account)
+        received, _ = await asyncio.gather(
+            sequences(quick, 300), record_events(database, user, 300, text="x" * 40_000)
         )
-        writer = record_events(database, await user_id_of(database, account), 300, text="x" * 40_000)
-        received, _ = await asyncio.gather(sequences(quick, 300), writer)
-        assert received == list(range(1, 301))
-        for _ in range(400):
-            if drops("slow") == before + 2:
-                break
-            await asyncio.sleep(0.05)
+        assert received == list(range(1, 301)), "nobody waits for the slow one"
+        await eventually(lambda: drops("slow") == before + 1)
         assert await close_code(slow) == 1013
-        # Who reads nothing for longer is not told: there is no place left for it.
-        await asyncio.sleep(6)
-        assert await close_code(silent) == 1006
-        await record_events(database, await user_id_of(database, account), 1)
+        await record_events(database, user, 1)
         assert await sequences(quick, 1) == [301]
         await quick.close()
+
+
+async def test_a_client_that_reads_nothing_is_cut_off(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = []
+
+    def connection_lost(connection: LiveProtocol, error: Exception | None) -> None:
+        lost.append(connection)
+        WebSocketsSansIOProtocol.connection_lost(connection, error)
+
+    monkeypatch.setattr(LiveProtocol, "connection_lost", connection_lost, raising=False)
+    monkeypatch.setattr(protocol, "_PATIENCE", 0.1)
+    monkeypatch.setenv("WEBSOCKET_SEND_TIMEOUT", "0.2")
+    settings = Settings()
+    async with live_server(settings) as port, publishing(settings) as database:
+        await record_events(database, await user_id_of(database, account), 300, text="x" * 40_000)
+        silent = await deaf_client(port, account, 0)
+        await eventually(lambda: bool(lost))
+        # It is not told: there is no place left for it.
+        assert await close_code(silent) == 1006
 
 
 async def test_a_client_that_reads_nothing_does_not_keep_the_server_from_ending(

@@ -42,7 +42,7 @@ WEBSOCKETS = Gauge(
 )
 # reason: slow, idle, revoked, error.
 WEBSOCKETS_DROPPED = Counter("tradingbot_websocket_drops", "Clients that we closed.", ["reason"])
-# reason: queue_full, redis.
+# reason: queue_full, redis, error.
 EVENT_PUBLISH_FAILURES = Counter(
     "tradingbot_event_publish_failures",
     "Live events that were not sent through Redis; clients get them from PostgreSQL.",

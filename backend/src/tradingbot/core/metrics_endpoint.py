@@ -22,7 +22,7 @@ async def metrics(request: Request, context: ContextDep) -> Response:
     counts too, even if it is not among FORWARDED_ALLOW_IPS.
     """
     peer = request.client.host if request.client else ""
-    forwarded = request.headers.get("x-forwarded-for", "")
+    forwarded = ",".join(request.headers.getlist("x-forwarded-for"))
     addresses = [peer, *(part.strip() for part in forwarded.split(",") if part.strip())]
     if not all(_is_inside(address, context.settings.metrics_networks) for address in addresses):
         raise NotFoundError("Not Found")

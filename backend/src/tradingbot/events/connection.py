@@ -60,7 +60,6 @@ class Connection:
             self._end = code, reason
             self._ending.set()
             WEBSOCKETS_DROPPED.labels(metric).inc()
-            log.info("a live connection is ended", reason=reason, code=code, user_id=str(self.holder.user_id))
 
     async def serve(self, websocket: WebSocket, after: int, last: int) -> None:
         """Works until the client has gone or `end` is called; `last` is the user's last event."""
@@ -77,8 +76,11 @@ class Connection:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
         if self._end is not None:
+            code, reason = self._end
+            # Here and not where it was decided: this line has the connection's request id.
+            log.info("a live connection is ended", reason=reason, code=code, user_id=str(self.holder.user_id))
             with contextlib.suppress(TimeoutError, WebSocketDisconnect, RuntimeError):
-                await asyncio.wait_for(websocket.close(*self._end), _CLOSE_SECONDS)
+                await asyncio.wait_for(websocket.close(code, reason), _CLOSE_SECONDS)
             return
         for result in results:
             if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect):

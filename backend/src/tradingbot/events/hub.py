@@ -53,6 +53,7 @@ class EventHub:
         self._readers = asyncio.Semaphore(_READERS)
         self._health = Health()
         self._polls_failed = 0
+        self._next_poll = 0.0
 
     def start(self) -> None:
         """Starts receiving and polling."""
@@ -116,23 +117,21 @@ class EventHub:
             try:
                 async with self._redis.pubsub() as pubsub:
                     await pubsub.subscribe(CHANNEL)
-                    self._tell(redis="ok")
-                    self._gap.set()
                     pause = 0.1
                     await self._receive(pubsub)
             except (RedisError, OSError) as error:
                 if self._health.redis == "ok":
                     log.warning("live events come late without Redis", reason=type(error).__name__)
-                self._tell(redis="away")
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
+            except Exception:  # a fault of ours with one message must not be the end of all
+                log.exception("live events are not received")
+            self._tell(redis="away")
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _receive(self, pubsub: PubSub) -> None:
         is_silent = False
         while True:
-            message = await pubsub.get_message(
-                ignore_subscribe_messages=True, timeout=self._settings.events_poll_interval
-            )
+            message = await pubsub.get_message(timeout=self._settings.events_poll_interval)
             if message is None:
                 if is_silent:
                     raise TimeoutError
@@ -142,6 +141,11 @@ class EventHub:
             is_silent = False
             if message["type"] == "message":
                 self._take(message["data"])
+            elif message["type"] == "subscribe":
+                self._tell(redis="ok")
+                # What was published before is in PostgreSQL.
+                self._next_poll = 0.0
+                self._gap.set()
 
     def _take(self, data: str) -> None:
         try:
@@ -156,15 +160,14 @@ class EventHub:
                 self._gap.set()
 
     async def _follow(self) -> None:
-        next_poll = time.monotonic()
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._gap.wait(), max(0.0, next_poll - time.monotonic()))
+                await asyncio.wait_for(self._gap.wait(), max(0.0, self._next_poll - time.monotonic()))
                 await asyncio.sleep(_GAP_PATIENCE)
             self._gap.clear()
             try:
-                if time.monotonic() >= next_poll:
-                    next_poll = time.monotonic() + self._settings.events_poll_interval
+                if time.monotonic() >= self._next_poll:
+                    self._next_poll = time.monotonic() + self._settings.events_poll_interval
                     self._end_idle()
                     await self._poll()
                 await self._fill_gaps()
@@ -179,6 +182,9 @@ class EventHub:
     async def _poll(self) -> None:
         connections = [connection for group in self._connections.values() for connection in group]
         if not connections:
+            # What nobody asks for is not known: the first who comes is not told of what was once.
+            self._polls_failed = 0
+            self._tell(postgresql="ok", worker="ok")
             return
         holders = list({connection.holder for connection in connections})
         async with self._database.transaction() as session:

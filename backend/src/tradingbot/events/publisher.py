@@ -64,6 +64,9 @@ class EventPublisher:
                 self._failing = False
             except (RedisError, OSError) as error:
                 self._failed("redis", len(events), type(error).__name__)
+            except Exception:  # a fault of ours with some events must not be the end of all
+                log.exception("events are not published")
+                EVENT_PUBLISH_FAILURES.labels("error").inc(len(events))
             finally:
                 for _ in events:
                     self._queue.task_done()
