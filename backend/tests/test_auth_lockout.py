@@ -124,6 +124,38 @@ async def test_without_redis_a_worker_counts_by_itself(
             await sign_in(client)
 
 
+@pytest.mark.parametrize("with_redis", [True, False])
+async def test_attempts_while_postgresql_is_away_do_not_count(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, with_redis: bool
+) -> None:
+    async with proxy_to(environment["DATABASE_URL"]) as database, proxy_to(environment["REDIS_URL"]) as redis:
+        monkeypatch.setenv("DATABASE_URL", database.url)
+        monkeypatch.setenv("REDIS_URL", redis.url)
+        app = create_app(Settings())
+        async with app.router.lifespan_context(app), client_of(app) as client:
+            if not with_redis:
+                await redis.cut()
+            await fail(client, 3)
+            await database.cut()
+            for _ in range(25):
+                assert_problem(await login(client), 503)
+            await database.open()
+            # They are not forgotten either.
+            await fail(client, 2)
+            assert_locked_out(await login(client))
+
+
+async def test_attempts_that_nobody_has_time_for_do_not_count(
+    app: FastAPI, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passwords = app.state.context.passwords
+    monkeypatch.setattr(passwords, "_limit", 0)
+    for _ in range(25):
+        assert_problem(await login(client), 503)
+    monkeypatch.undo()
+    await sign_in(client)
+
+
 def test_local_counts_are_bounded_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lockout, "_LOCAL_COUNTERS", 3)
     counts = lockout._LocalCounts(0)
@@ -131,5 +163,6 @@ def test_local_counts_are_bounded_and_end(monkeypatch: pytest.MonkeyPatch) -> No
         assert counts.add(lockout._Counter(f"k{number}", 9)).value == 1
     assert set(counts._counts) == {"k2", "k3", "k4"}
     assert counts.add(lockout._Counter("k4", 9)).value == 1
-    counts.forgive("k2", "k1")
+    counts.forget("k2")
+    counts.take_back("k1")
     assert set(counts._counts) == {"k3", "k4"}

@@ -68,11 +68,16 @@ class Attempts:
     async def succeeded(self, email: str, address: str | None) -> None:
         """Forgives the account its attempts, and the address the last one."""
         account, sender = self._of_login(email, address)
-        self._local.forgive(account.key, sender.key)
-        try:
-            await within(_PATIENCE, self._forgive_in_redis(account.key, sender.key))
-        except _REDIS_ERRORS as error:
-            self._note_failure(error)
+        self._local.forget(account.key)
+        self._local.take_back(sender.key)
+        await self._forgive([sender.key], forgotten=[account.key])
+
+    async def take_back(self, email: str, address: str | None) -> None:
+        """Forgives account and address the last attempt: the password was not looked at."""
+        keys = [counter.key for counter in self._of_login(email, address)]
+        for key in keys:
+            self._local.take_back(key)
+        await self._forgive(keys)
 
     async def begin_registration(self, address: str | None) -> None:
         """Counts an attempt to register.
@@ -119,12 +124,20 @@ class Attempts:
                 await self._redis.expire(counter.key, self._seconds)
         return counts
 
-    async def _forgive_in_redis(self, account: str, sender: str) -> None:
+    async def _forgive(self, keys: Sequence[str], forgotten: Sequence[str] = ()) -> None:
+        try:
+            await within(_PATIENCE, self._forgive_in_redis(keys, forgotten))
+        except _REDIS_ERRORS as error:
+            self._note_failure(error)
+
+    async def _forgive_in_redis(self, keys: Sequence[str], forgotten: Sequence[str]) -> None:
         async with self._redis.pipeline(transaction=True) as pipeline:
-            # A counter that has ended must not come back without an end.
-            pipeline.delete(account)
-            pipeline.set(sender, 1, ex=self._seconds, nx=True)
-            pipeline.decr(sender)
+            for key in forgotten:
+                pipeline.delete(key)
+            for key in keys:
+                # A counter that has ended must not come back without an end.
+                pipeline.set(key, 1, ex=self._seconds, nx=True)
+                pipeline.decr(key)
             await pipeline.execute()
 
     def _note_failure(self, error: Exception) -> None:
@@ -154,12 +167,15 @@ class _LocalCounts:
             self._counts.popitem(last=False)
         return _Count(value, int(ends - now))
 
-    def forgive(self, account: str, sender: str) -> None:
-        """Forgets the account's count, and one of the sender's."""
-        self._counts.pop(account, None)
-        if sender in self._counts:
-            value, ends = self._counts[sender]
-            self._counts[sender] = (value - 1, ends)
+    def forget(self, key: str) -> None:
+        """Forgets a counter."""
+        self._counts.pop(key, None)
+
+    def take_back(self, key: str) -> None:
+        """Counts one less."""
+        if key in self._counts:
+            value, ends = self._counts[key]
+            self._counts[key] = (value - 1, ends)
 
 
 def _network(address: str | None) -> str:

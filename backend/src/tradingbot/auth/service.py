@@ -17,6 +17,7 @@ from tradingbot.core.errors import (
     NotFoundError,
     ProblemError,
     UnauthorizedError,
+    UnavailableError,
     UnprocessableError,
 )
 from tradingbot.core.models import utc_now
@@ -54,11 +55,16 @@ async def verify_password(context: Context, email: str, password: str, client: C
         UnavailableError: the database does not answer, or too many passwords are being checked.
     """
     await context.attempts.begin(email, client.address)
-    async with context.database.single() as session:
-        user = await users.find_by_email(session, email)
-    # No connection is held while the hash is computed.
-    stored = user.password_hash if user is not None and user.is_active else None
-    verdict = await context.passwords.verify(password, stored)
+    try:
+        async with context.database.single() as session:
+            user = await users.find_by_email(session, email)
+        # No connection is held while the hash is computed.
+        stored = user.password_hash if user is not None and user.is_active else None
+        verdict = await context.passwords.verify(password, stored)
+    except UnavailableError:
+        # Nothing was learnt of the password. Who tries again, as we ask for, is not to be locked out by that.
+        await context.attempts.take_back(email, client.address)
+        raise
     if user is None or stored is None or not verdict.right:
         return None
     await context.attempts.succeeded(email, client.address)
@@ -72,14 +78,10 @@ def wrong_credentials() -> UnauthorizedError:
 
 async def open_session(
     session: AsyncSession, settings: Settings, verified: Verified, client: Client
-) -> TokensOut:
-    """Starts a session.
-
-    Raises:
-        UnauthorizedError: the password was changed, or the account closed, since it was verified.
-    """
+) -> TokensOut | None:
+    """Starts a session; None if the stored hash is another, or the account closed, since it was verified."""
     if await users.lock_with_password(session, verified.user_id, verified.password_hash) is None:
-        raise wrong_credentials()
+        return None
     if verified.new_hash is not None:
         await users.change_password(session, verified.user_id, verified.password_hash, verified.new_hash)
     now = utc_now()

@@ -37,9 +37,12 @@ async def find_by_email(session: AsyncSession, email: str) -> User | None:
 
 
 async def lock_with_password(session: AsyncSession, user_id: UUID, password_hash: str) -> User | None:
-    """Gives the active user if this is their password's hash still, and keeps it so until the commit."""
+    """Gives the active user if this is their password's hash still, and keeps it so until the commit.
+
+    One at a time: two who shared the lock could not both store another hash.
+    """
     statement = select(User).where(User.id == user_id, User.password_hash == password_hash, User.is_active)
-    return (await session.execute(statement.with_for_update(read=True))).scalar_one_or_none()
+    return (await session.execute(statement.with_for_update(key_share=True))).scalar_one_or_none()
 
 
 async def change(session: AsyncSession, email: str, **values: Any) -> UUID | None:
