@@ -166,6 +166,30 @@ async def test_a_connection_that_breaks_while_an_alert_is_stored(
     assert await _stored(database_url) == {"0": (1, 1), "1": (1, 1)}
 
 
+async def test_a_strategy_that_is_deleted_while_its_alert_is_stored(
+    account: Account, client: httpx.AsyncClient, database_url: str
+) -> None:
+    other = await client.post("/api/v1/strategies", json={"name": "other"}, headers=account.headers)
+    hook = other.json()["webhook_url"].removeprefix("http://localhost:8001")
+    deleter = await asyncpg.connect(database_url)
+    deletion = deleter.transaction()
+    await deletion.start()
+    await deleter.execute("DELETE FROM strategies WHERE name = 'other'")
+    # Both get into one statement, which waits for the deletion.
+    waiting = [asyncio.create_task(client.post(path, json=ALERT)) for path in (hook, account.webhook)]
+    async with asyncio.timeout(2):
+        while not await deleter.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        ):
+            await asyncio.sleep(0.02)
+            await deleter.execute("SELECT pg_stat_clear_snapshot()")
+    await deletion.commit()
+    await deleter.close()
+    gone, stored = await asyncio.gather(*waiting)
+    assert_problem(gone, 404)
+    assert stored.status_code == 202
+
+
 async def _until_stored(connection: asyncpg.Connection, count: int) -> None:
     for _ in range(100):
         if await connection.fetchval("SELECT count(*) FROM signals") == count:

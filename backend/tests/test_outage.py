@@ -5,11 +5,14 @@ import time
 
 import httpx
 import pytest
+from sqlalchemy import text
 
-from tests.conftest import Account, MakeDatabase, client_of
+from tests.conftest import Account, MakeDatabase, client_of, make_account
 from tests.network import proxy_to
 from tests.test_webhooks import assert_problem
 from tradingbot.app import create_app
+from tradingbot.core.database import Database
+from tradingbot.core.errors import UnavailableError
 from tradingbot.core.settings import Settings
 from tradingbot.core.tokens import TokenKind, new_token
 
@@ -91,6 +94,29 @@ async def test_pool_exhausted(
             # Alerts have connections of their own.
             assert (await client.post(account.webhook, json=alert(1))).status_code == 202
         assert (await client.get("/api/v1/signals", headers=account.headers)).status_code == 200
+
+
+async def test_a_deadlock_passes_when_one_party_tries_again(settings: Settings, database_url: str) -> None:
+    await make_account(settings, "a@mail.test")
+    await make_account(settings, "b@mail.test")
+    database = Database(settings)
+    both = asyncio.Barrier(2)
+
+    async def change(first: str, second: str) -> str:
+        statement = text("UPDATE users SET created_at = now() WHERE email = :email")
+        try:
+            async with database.transaction() as session:
+                await session.execute(statement, {"email": first})
+                await both.wait()
+                await session.execute(statement, {"email": second})
+        except UnavailableError:
+            return "try again"
+        return "done"
+
+    addresses = ("a@mail.test", "b@mail.test")
+    results = await asyncio.gather(change(*addresses), change(*addresses[::-1]))
+    await database.close()
+    assert sorted(results) == ["done", "try again"]
 
 
 @pytest.mark.parametrize("silent", [False, True], ids=["refused", "silent"])

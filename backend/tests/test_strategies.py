@@ -359,6 +359,37 @@ def test_allowed_symbols() -> None:
     assert not allows(["BTCUSDT"], "BINANCE:BTCUSDT")
 
 
+async def test_an_account_that_is_deleted_while_a_strategy_is_made_for_it(
+    client: httpx.AsyncClient, account: Account, database_url: str
+) -> None:
+    strategy = await make(client, account)
+    deleter = await asyncpg.connect(database_url)
+    account_id = await deleter.fetchval(
+        "INSERT INTO exchange_accounts (user_id, name, exchange, mode)"
+        " SELECT id, 'short-lived', 'paper', 'paper' FROM users RETURNING id::text"
+    )
+    deletion = deleter.transaction()
+    await deletion.start()
+    await deleter.execute("SELECT 1 FROM exchange_accounts WHERE name = 'short-lived' FOR UPDATE")
+    body = {"name": "late", "exchange_account_id": account_id}
+    requests = [
+        client.post(URL, json=body, headers=account.headers),
+        client.patch(path(strategy), json=body, headers=account.headers),
+    ]
+    tasks = [asyncio.create_task(request) for request in requests]
+    async with asyncio.timeout(10):
+        while (
+            await deleter.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") < 2
+        ):
+            await asyncio.sleep(0.02)
+            await deleter.execute("SELECT pg_stat_clear_snapshot()")
+    await deleter.execute("DELETE FROM exchange_accounts WHERE name = 'short-lived'")
+    await deletion.commit()
+    await deleter.close()
+    for answer in await asyncio.gather(*tasks):
+        assert assert_problem(answer, 422)["detail"] == "You have no such exchange account."
+
+
 def by_command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return run("strategy", *arguments, "--user", "trader@mail.test")
 

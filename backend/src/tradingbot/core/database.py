@@ -28,8 +28,9 @@ _CONNECTION_ERRORS = (
     sqlalchemy.exc.TimeoutError,
 )
 # SQLSTATE classes and codes that say nothing about our statement but that the server cannot serve us now:
-# connection, authorization, unknown database, resources, operator intervention, read-only, no schema yet.
-_UNAVAILABLE_STATES = ("08", "28", "3D", "53", "57", "58", "25006", "42P01", "42501")
+# connection, authorization, unknown database, resources, operator intervention, read-only, no schema yet,
+# and collisions with others (deadlock, serialization), of which one party has to try again.
+_UNAVAILABLE_STATES = ("08", "28", "3D", "40", "53", "57", "58", "25006", "42P01", "42501")
 
 
 def database_url(settings: DatabaseSettings) -> URL:

@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, delete, exists, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tradingbot.core.pagination import Cursor
+from tradingbot.exchanges.models import ExchangeAccount
 from tradingbot.orders.models import OPEN_STATES, Order
 from tradingbot.outbox.models import OutboxRow
 from tradingbot.positions.models import Position
@@ -41,6 +42,15 @@ async def list_of_user(
         statement = statement.where(tuple_(Strategy.created_at, Strategy.id) < (after.at, after.id))
     statement = statement.order_by(Strategy.created_at.desc(), Strategy.id.desc()).limit(limit)
     return (await session.execute(statement)).scalars().all()
+
+
+async def keep_account(session: AsyncSession, user_id: UUID, account_id: UUID) -> bool:
+    """Tells whether the user has this exchange account, and keeps it from being deleted until the commit."""
+    statement = select(ExchangeAccount.id).where(
+        ExchangeAccount.user_id == user_id, ExchangeAccount.id == account_id
+    )
+    statement = statement.with_for_update(read=True, key_share=True)
+    return (await session.execute(statement)).scalar_one_or_none() is not None
 
 
 async def has_order(session: AsyncSession, strategy_id: UUID) -> bool:

@@ -13,7 +13,6 @@ from tradingbot.core.pagination import Cursor, encode_cursor
 from tradingbot.core.problems import validation_details
 from tradingbot.core.settings import ServerSettings
 from tradingbot.core.tokens import TokenKind, hash_token, new_token
-from tradingbot.exchanges import repository as exchanges
 from tradingbot.strategies import repository
 from tradingbot.strategies.models import Strategy
 from tradingbot.strategies.schemas import StrategyChanges, StrategyIn, StrategyOut, StrategyPage
@@ -146,7 +145,7 @@ async def remove(session: AsyncSession, user_id: UUID, strategy_id: UUID) -> Non
 
 
 async def _require_account(session: AsyncSession, user_id: UUID, account_id: UUID | None) -> None:
-    if account_id is not None and await exchanges.find(session, user_id, account_id) is None:
+    if account_id is not None and not await repository.keep_account(session, user_id, account_id):
         raise UnprocessableError("You have no such exchange account.")
 
 

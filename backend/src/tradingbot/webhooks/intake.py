@@ -117,7 +117,13 @@ class Intake:
     ) -> Sequence[_Waiting]:
         """Gives those whose verdict is not final."""
         alerts = [waiting.alert for waiting in batch]
-        verdicts = await repository.store(connection, alerts, self._window, self._settings.webhook_max_age)
+        try:
+            verdicts = await repository.store(
+                connection, alerts, self._window, self._settings.webhook_max_age
+            )
+        except asyncpg.ForeignKeyViolationError:
+            # A strategy was deleted in between: the next time it is not found.
+            return batch
         if any(verdict is not None and verdict.new_id for verdict in verdicts):
             self._waker.wake()
         again = []
