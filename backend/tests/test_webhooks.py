@@ -98,6 +98,7 @@ async def test_hundred_at_once_are_one(
         {"timenow": (NOW + timedelta(seconds=1)).isoformat()},
         {"symbol": "ETHUSDT"},
         {"action": "sell"},
+        {"quantity": "0.25"},
         {"market_position": "flat"},
         {"position_size": "1"},
     ],

@@ -1,10 +1,10 @@
 """When are two alerts the same alert?
 
 1. The sender numbers its alerts (`id`): the same id is the same alert, for ever.
-2. The alert names an order and its time (`order_id` and `timenow`): the same order, time, symbol, action and
-   target position is the same alert, for ever. The order and the time alone do not tell alerts apart:
-   TradingView's `{{strategy.order.id}}` is the name of the entry ("Long"), `{{timenow}}` has whole seconds,
-   and several charts may share one address.
+2. The alert names an order and its time (`order_id` and `timenow`): the same order, time, symbol, action,
+   quantity and target position is the same alert, for ever. The order and the time alone do not tell alerts
+   apart: TradingView's `{{strategy.order.id}}` is the name of the entry ("Long"), `{{timenow}}` has whole
+   seconds, and several charts may share one address.
 3. Else, the same content within a window (WEBHOOK_DEDUP_WINDOW seconds) is the same alert. An `order_id`
    without its time is just content, as it comes back with every trade.
 """
@@ -30,8 +30,8 @@ def dedup_key(alert: Alert, payload: dict[str, Any]) -> str:
 
 
 def _order(alert: Alert, order_id: str, moment: datetime) -> str:
-    target = [alert.symbol, alert.action, alert.market_position, alert.position_size]
-    return dumps([order_id, moment.isoformat(), *target])
+    wanted = [alert.symbol, alert.action, alert.quantity, alert.market_position, alert.position_size]
+    return dumps([order_id, moment.isoformat(), *wanted])
 
 
 def _digest(text: str) -> str:
