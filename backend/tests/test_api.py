@@ -1,7 +1,11 @@
 """What holds for all endpoints: problem documents, request ids, CORS, documentation."""
 
+from collections.abc import AsyncIterator
+from typing import Any
+
 import httpx
 import pytest
+from fastapi import FastAPI
 from openapi_spec_validator import validate
 
 from tests.conftest import client_of
@@ -99,6 +103,42 @@ async def test_openapi_is_valid_and_complete(client: httpx.AsyncClient) -> None:
     receive = document["paths"]["/api/v1/webhooks/tradingview/{token}"]["post"]
     assert set(receive["responses"]) >= {"200", "202", "403", "404", "413", "422", "503"}
     assert (await client.get("/docs")).status_code == 200
+
+
+def has_example(schema: dict[str, Any], document: dict[str, Any]) -> bool:
+    if "$ref" in schema:
+        schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    return "example" in schema or any(has_example(one, document) for one in schema.get("anyOf", ()))
+
+
+async def test_every_body_and_every_answer_has_an_example(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+    without = [
+        f"{method} {path} {status}"
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+        for status, part in {"body": operation.get("requestBody", {}), **operation["responses"]}.items()
+        for content in part.get("content", {}).values()
+        if not has_example(content["schema"], document)
+    ]
+    assert without == []
+
+
+@pytest.mark.parametrize("declares", [True, False], ids=["with-its-length", "without"])
+async def test_a_large_body_is_not_read_to_its_end(app: FastAPI, declares: bool) -> None:
+    chunk, size, sent = b" " * 65536, 10 * 1024 * 1024, 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < size:
+            sent += len(chunk)
+            yield chunk
+
+    headers = {"Content-Type": "application/json"} | ({"Content-Length": str(size)} if declares else {})
+    async with client_of(app) as client:
+        answer = await client.post("/api/v1/auth/login", content=body(), headers=headers)
+    assert_problem(answer, 413)
+    assert sent < size / 10
 
 
 async def test_docs_can_be_switched_off(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

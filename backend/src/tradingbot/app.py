@@ -11,6 +11,7 @@ from tradingbot.api_keys import endpoints as api_keys
 from tradingbot.auth import endpoints as auth
 from tradingbot.auth.lockout import Attempts
 from tradingbot.core import metrics_endpoint as metrics
+from tradingbot.core.body import LARGEST, BodyLimit
 from tradingbot.core.context import Context
 from tradingbot.core.database import Database
 from tradingbot.core.direct_route import add_direct_routes
@@ -84,6 +85,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             expose_headers=["Retry-After", "X-Request-ID"],
             max_age=600,
         )
+    app.add_middleware(BodyLimit, limit=max(LARGEST, settings.webhook_max_bytes))
     app.add_middleware(RequestMiddleware, slow=settings.slow_request_ms / 1000)
     return app
 

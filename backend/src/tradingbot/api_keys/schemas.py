@@ -59,5 +59,7 @@ class NewApiKeyOut(ApiKeyOut):
 class ApiKeyPage(BaseModel):
     """Keys that are not revoked, the newest first; `next_cursor` gets the older ones, null at the end."""
 
+    model_config = ConfigDict(json_schema_extra={"example": {"items": [_KEY], "next_cursor": None}})
+
     items: list[ApiKeyOut]
     next_cursor: str | None

@@ -21,6 +21,16 @@ NewPassword = Annotated[SecretStr, Field(min_length=MIN_PASSWORD, max_length=MAX
 
 _SIGN_IN: JsonDict = {"email": _EMAIL, "password": "four words in a row"}
 _BEARER: Literal["Bearer"] = "Bearer"
+_REGISTERED = "If the address was free, the account exists now: sign in."
+_SESSION: JsonDict = {
+    "id": _ID,
+    "created_at": "2026-01-05T12:00:00Z",
+    "last_used_at": "2026-01-05T12:15:00Z",
+    "expires_at": "2026-02-04T12:00:00Z",
+    "address": "192.0.2.7",
+    "user_agent": "Mozilla/5.0",
+    "current": True,
+}
 
 
 def _example(example: JsonDict) -> ConfigDict:
@@ -39,7 +49,9 @@ class RegisterIn(RequestBody):
 class RegisterOut(BaseModel):
     """The same whether or not the address was free: strangers do not learn who has an account."""
 
-    detail: str = "If the address was free, the account exists now: sign in."
+    model_config = _example({"detail": _REGISTERED})
+
+    detail: str = _REGISTERED
 
 
 class LoginIn(RequestBody):
@@ -117,20 +129,7 @@ class MeOut(BaseModel):
 class SessionOut(BaseModel):
     """A signed-in device; `address` and `user_agent` are those of its last sign-in or refresh."""
 
-    model_config = ConfigDict(
-        from_attributes=True,
-        json_schema_extra={
-            "example": {
-                "id": _ID,
-                "created_at": "2026-01-05T12:00:00Z",
-                "last_used_at": "2026-01-05T12:15:00Z",
-                "expires_at": "2026-02-04T12:00:00Z",
-                "address": "192.0.2.7",
-                "user_agent": "Mozilla/5.0",
-                "current": True,
-            }
-        },
-    )
+    model_config = ConfigDict(from_attributes=True, json_schema_extra={"example": _SESSION})
 
     id: UUID
     created_at: datetime
@@ -143,6 +142,8 @@ class SessionOut(BaseModel):
 
 class SessionPage(BaseModel):
     """Live sessions, the newest first; `next_cursor` gets the older ones, null at the end."""
+
+    model_config = _example({"items": [_SESSION], "next_cursor": None})
 
     items: list[SessionOut]
     next_cursor: str | None

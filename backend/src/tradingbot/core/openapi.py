@@ -6,8 +6,8 @@ from fastapi import FastAPI
 
 from tradingbot.core.problems import Problem, documented
 
-# FastAPI's answer to a body that is not UTF-8, before it comes to any validation.
-_UNREADABLE = documented(400)[400]
+# What comes of a body that is not UTF-8, and of one that is too large, before there is any validation.
+_UNREADABLE = documented(400, 413)
 
 
 class Application(FastAPI):
@@ -23,5 +23,6 @@ class Application(FastAPI):
             for path in super().openapi()["paths"].values():
                 for operation in path.values():
                     if "requestBody" in operation:
-                        operation["responses"].setdefault("400", _UNREADABLE)
+                        for status, answer in _UNREADABLE.items():
+                            operation["responses"].setdefault(str(status), answer)
         return super().openapi()

@@ -7,7 +7,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -17,7 +17,20 @@ PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 
 class Problem(BaseModel):
-    """The body of every error answer."""
+    """The body of every error answer; of input that is not valid, `errors` says more."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "type": "about:blank",
+                "title": "Unprocessable Entity",
+                "status": 422,
+                "detail": "The request is not valid.",
+                "request_id": "0e2d1c7a9b8f4d6fa1c3b5e7d9f01234",
+                "errors": [{"field": "body.name", "message": "Field required"}],
+            }
+        }
+    )
 
     type: str = "about:blank"
     title: str

@@ -2,17 +2,25 @@
 
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 
 class Health(BaseModel):
     """The process answers."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"status": "healthy"}})
 
     status: Literal["healthy"] = "healthy"
 
 
 class Readiness(BaseModel):
     """Everything that is needed answers."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"status": "ready", "checks": {"postgresql": "ok", "redis": "ok", "schema": "ok"}}
+        }
+    )
 
     status: Literal["ready"] = "ready"
     checks: dict[str, Literal["ok"]]
