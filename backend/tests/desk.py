@@ -26,7 +26,8 @@ from tradingbot.core.settings import Settings
 from tradingbot.events.models import StoredEvent
 from tradingbot.exchanges.credentials import Credentials, seal_credentials
 from tradingbot.exchanges.models import ExchangeAccount, Mode
-from tradingbot.orders.models import Fill, Order
+from tradingbot.orders.models import OPEN_STATES, Fill, Order
+from tradingbot.orders.outcome import Steps, no_steps
 from tradingbot.outbox import repository as outbox
 from tradingbot.outbox.models import OutboxRow, Task
 from tradingbot.positions.models import Position
@@ -34,6 +35,7 @@ from tradingbot.risk.models import Refusal
 from tradingbot.signals.models import Signal
 from tradingbot.strategies.models import Strategy
 from tradingbot.users import service as users
+from tradingbot.worker import main as worker_main
 
 BACKEND = Path(__file__).resolve().parents[1]
 SYMBOL = "BTCUSDT"
@@ -141,6 +143,10 @@ class Desk:
         """Tells whether the outbox is empty."""
         return not await self.all(OutboxRow)
 
+    async def is_over(self) -> bool:
+        """Tells whether all orders are over."""
+        return not await self.all(Order, Order.state.in_(OPEN_STATES))
+
     async def until_idle(self, seconds: float = PATIENCE) -> None:
         """Waits until the outbox is empty."""
         await until(self.is_idle, seconds)
@@ -193,6 +199,20 @@ def start_worker(command: Sequence[str], variables: dict[str, str], log: Path) -
             command, env=os.environ | variables, stdout=output, stderr=output, cwd=BACKEND
         )
     return WorkerProcess(process, log)
+
+
+@asynccontextmanager
+async def working_here(settings: Settings, steps: Steps = no_steps) -> AsyncIterator[None]:
+    """Runs a worker in this process; in the end it stops as at SIGTERM."""
+    stopping = asyncio.Event()
+    async with worker_main.worker(settings, worker_main.opener, steps) as (loops, jobs):
+        patience = settings.worker_shutdown_timeout
+        working = asyncio.create_task(worker_main.supervise(loops, jobs, stopping, patience))
+        try:
+            yield
+        finally:
+            stopping.set()
+            await working
 
 
 @asynccontextmanager

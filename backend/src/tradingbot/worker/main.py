@@ -46,7 +46,7 @@ async def run(settings: Settings, make_opener: MakeOpener, steps: Steps = no_ste
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     async with worker(settings, make_opener, steps) as (loops, jobs):
-        await _supervise(loops, jobs, stopping, settings.worker_shutdown_timeout)
+        await supervise(loops, jobs, stopping, settings.worker_shutdown_timeout)
     log.info("the worker has stopped")
     return 0
 
@@ -93,19 +93,23 @@ async def worker(
         yield loops, jobs
 
 
-async def _supervise(
+async def supervise(
     loops: list[WorkLoop],
     jobs: list[Coroutine[Any, Any, None]],
     stopping: asyncio.Event,
     patience: float,
 ) -> None:
-    """Runs everything until `stopping`; then waits for the rows in hand, but not for ever."""
+    """Runs everything until `stopping`; then waits for the rows in hand, but not for ever.
+
+    Raises:
+        Exception: whatever ended a job that should never end.
+    """
     working = [asyncio.create_task(loop.run(stopping)) for loop in loops]
     beside = [asyncio.create_task(job) for job in jobs]
     stopped = asyncio.create_task(stopping.wait())
     log.info("the worker works", loops=len(loops))
     try:
-        await asyncio.wait([stopped, *beside], return_when=asyncio.FIRST_COMPLETED)
+        ended, _others = await asyncio.wait([stopped, *beside], return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopping.set()
         log.info("the worker stops")
@@ -116,6 +120,8 @@ async def _supervise(
             # The claim's transaction ends with the task: another worker goes on from what is stored.
             log.warning("a row is released before its work is done")
             await stop(task)
+    for task in ended - {stopped}:
+        task.result()
 
 
 def _pool_of(settings: Settings, size: int) -> Settings:
