@@ -19,6 +19,7 @@ from websockets.typing import Subprotocol
 
 from tests.conftest import Account
 from tests.network import free_port
+from tests.receivers import eventually
 from tests.ws_client import close_code, listen, protocols, record_events, sequences, url, user_id_of
 from tradingbot.core.database import Database
 from tradingbot.core.redis import make_redis
@@ -132,26 +133,24 @@ async def test_large_chunked_body_over_the_wire(
 
 async def test_a_killed_worker_is_replaced(tmp_path: Path, environment: dict[str, str]) -> None:
     async with serving(tmp_path, 2) as (port, log):
-        await _until_started(log, 2)
-        first, _second = _workers(log)
+        await until_started(log, 2)
+        first, _second = workers_of(log)
         os.kill(first, signal.SIGKILL)
-        await _until_started(log, 3)
+        await until_started(log, 3)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             for _ in range(10):
                 assert (await client.get("/api/v1/health")).status_code == 200
 
 
-def _workers(log: Path) -> list[int]:
+def workers_of(log: Path) -> list[int]:
+    """Process ids of the workers that have started, also of those that are gone."""
     started = [line for line in log.read_text().splitlines() if "Started server process" in line]
     return [int(_worker(line).split("[")[1].rstrip("]")) for line in started]
 
 
-async def _until_started(log: Path, count: int) -> None:
-    async with asyncio.timeout(30):
-        for _ in range(300):
-            if len(_workers(log)) >= count:
-                return
-            await asyncio.sleep(0.1)
+async def until_started(log: Path, count: int) -> None:
+    """Waits until so many workers have started."""
+    await eventually(lambda: len(workers_of(log)) >= count, 30)
 
 
 async def test_client_that_does_not_answer_pings_is_closed(

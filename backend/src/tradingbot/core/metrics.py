@@ -69,7 +69,7 @@ RECONCILE_DIFFERENCES = Counter(
 # outcome: sent, failed, dropped, collapsed.
 NOTIFICATIONS = Counter("tradingbot_notifications", "Messages to people.", ["outcome"])
 
-# Both. pool: the name given to watch_pool, or `intake`.
+# Both. pool: the name given to watch_pool.
 POOL_IN_USE = Gauge(
     "tradingbot_database_connections_in_use",
     "Connections to PostgreSQL that are in use.",
