@@ -219,7 +219,7 @@ def signal_row(signal: dict[str, Any]) -> dict[str, str]:
     wanted = [signal["action"], signal["quantity"]]
     if signal["market_position"]:
         wanted = ["be", signal["market_position"], signal["position_size"]]
-    model = signal["prediction"] or {"status": ""}
+    model = signal["prediction"] or {"status": "", "reason": ""}
     outcome = model["status"]
     if outcome == "ok":
         outcome = f"{model['outcome']} {float(model['probabilities'][model['outcome']]):.0%}"
@@ -229,7 +229,7 @@ def signal_row(signal: dict[str, Any]) -> dict[str, str]:
         "alert": " ".join(str(word) for word in wanted if word),
         **picked(signal, "price", "status"),
         "model": outcome,
-        "reason": signal["status_reason"] or "",
+        "reason": signal["status_reason"] or model["reason"] or "",
     }
 
 

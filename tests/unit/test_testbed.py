@@ -119,6 +119,14 @@ SIGNAL = {
 }
 
 
+PREDICTION = {
+    "status": "ok",
+    "outcome": "sell",
+    "probabilities": {"buy": "0.252702", "sell": "0.747298"},
+    "reason": None,
+}
+
+
 @pytest.mark.parametrize(
     ("changes", "shown"),
     [
@@ -127,11 +135,9 @@ SIGNAL = {
         ({"market_position": "long", "position_size": "0.05"}, {"alert": "be long 0.05"}),
         ({"market_position": "flat"}, {"alert": "be flat"}),
         ({"status": "refused", "status_reason": "too much"}, {"status": "refused", "reason": "too much"}),
-        ({"prediction": {"status": "failed"}}, {"model": "failed"}),
-        (
-            {"prediction": {"status": "ok", "outcome": "sell", "probabilities": {"buy": "0.2", "sell": "0.747298"}}},
-            {"model": "sell 75%"},
-        ),
+        ({"prediction": {"status": "failed", "reason": "new"}}, {"model": "failed", "reason": "new"}),
+        ({"prediction": PREDICTION}, {"model": "sell 75%", "reason": ""}),
+        ({"prediction": PREDICTION, "status_reason": "too much"}, {"model": "sell 75%", "reason": "too much"}),
     ],
 )
 def test_the_demo_shows_what_was_wanted_and_what_came_of_it(changes: dict[str, object], shown: dict[str, str]) -> None:
