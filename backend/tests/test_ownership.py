@@ -4,6 +4,7 @@ A new endpoint has to be entered in `ENDPOINTS`, or the first test fails.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -211,6 +212,21 @@ def test_every_endpoint_is_entered(app: FastAPI) -> None:
         for method in operations
     }
     assert served == set(ENDPOINTS)
+
+
+def _routes(router: Any) -> Iterator[Any]:
+    for route in router.routes:
+        included = getattr(route, "original_router", None)
+        if included is None:
+            yield route
+        else:
+            yield from _routes(included)
+
+
+def test_nothing_else_is_served(app: FastAPI) -> None:
+    hidden = {route.path for route in _routes(app) if not getattr(route, "include_in_schema", False)}
+    # The WebSocket's tickets, and who may read the metrics, have tests of their own.
+    assert hidden == {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/ws", "/metrics"}
 
 
 def test_only_what_changes_nothing_needs_no_more_than_read() -> None:
