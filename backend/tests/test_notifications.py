@@ -6,9 +6,9 @@ import os
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -19,11 +19,11 @@ from tests.receivers import Answer, HttpReceiver, SmtpSink, TlsProxy, eventually
 from tradingbot.core.logging import configure_logging
 from tradingbot.core.refusal import SettingsRefusedError, load
 from tradingbot.core.settings import ObservabilitySettings
-from tradingbot.notifications import messages
 from tradingbot.notifications.delivery import Patience
 from tradingbot.notifications.notifier import Kind, Silence
-from tradingbot.notifications.service import Notifications, Rate, make_notifier, summary
-from tradingbot.notifications.targets import Message, targets_of
+from tradingbot.notifications.sending import Sender
+from tradingbot.notifications.service import Notifications, Rate, Summary, make_notifier
+from tradingbot.notifications.targets import Message, Outcome, targets_of
 
 # Of Apprise, which looks for a module that Python 3.13 has no more.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
@@ -196,8 +196,40 @@ async def test_a_flood_becomes_a_summary(receiver: HttpReceiver) -> None:
 
 
 def test_a_summary_of_few_names_them_all() -> None:
-    made = summary([Message("refusal", "a", ""), Message("fill", "b", ""), Message("refusal", "c", "")])
-    assert made == Message("refusal", "3 more: 2 refusals, 1 fill", "- a\n- c\n- b")
+    made = Summary()
+    for message in (Message("refusal", "a", ""), Message("fill", "b", ""), Message("refusal", "c", "")):
+        made.add(message)
+    assert made.message() == Message("refusal", "3 more: 2 refusals, 1 fill", "- a\n- c\n- b")
+
+
+def test_a_summary_of_very_many_takes_little_memory() -> None:
+    made = Summary()
+    tracemalloc.start()
+    for number in range(20_000):
+        made.add(Message("fill", f"fill {number}", "x" * 1000))
+    size, _peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert made.message().title == "20000 more: 20000 fills"
+    assert size < 100_000
+
+
+async def test_a_fault_of_ours_is_not_the_end(
+    receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound, faults, before = Sender.send, ["once"], count("failed")
+
+    async def faulty(sender: Sender, message: Message) -> Outcome:
+        if faults:
+            raise RuntimeError(faults.pop())
+        return await sound(sender, message)
+
+    monkeypatch.setattr(Sender, "send", faulty)
+    async with notifying(webhook(receiver)) as notifier:
+        for title in ("first", "second"):
+            notifier.notify("fill", title, "x")
+        await receiver.wait_for(1)
+    assert titles(receiver) == ["second"]
+    assert count("failed") == before + 1
 
 
 async def test_only_the_kinds_that_are_wanted(receiver: HttpReceiver) -> None:
@@ -320,18 +352,6 @@ async def test_settings_make_the_notifier(monkeypatch: pytest.MonkeyPatch, recei
     notifier.notify("refusal", "yes", "x")
     await notifier.close()
     assert titles(receiver) == ["yes"]
-
-
-def test_words() -> None:
-    filled = messages.fill("trend", "BTCUSDT", "buy", Decimal("0.50"), Decimal(60000), Decimal(0))
-    assert filled == Message("fill", "BTCUSDT: bought 0.5 at 60000", "Strategy trend")
-    sold = messages.fill("trend", "BTCUSDT", "sell", Decimal(2), Decimal("1E+1"), Decimal("-12.50"))
-    assert sold == Message("fill", "BTCUSDT: sold 2 at 10", "Strategy trend\nRealised P&L -12.5")
-    refused = messages.refusal("trend", "BTCUSDT", "max_position", "would be 3, limit is 2")
-    assert refused.title == "BTCUSDT: refused (max_position)"
-    assert refused.text == "Strategy trend\nwould be 3, limit is 2"
-    failed = messages.failure("trend", "BTCUSDT", "order rejected", "insufficient funds")
-    assert failed == Message("failure", "BTCUSDT: order rejected", "Strategy trend\ninsufficient funds")
 
 
 def _environment(variables: dict[str, str]) -> dict[str, str]:

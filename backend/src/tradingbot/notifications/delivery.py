@@ -81,7 +81,11 @@ class Delivery:
                 self._idle.set()
                 self._arrived.clear()
                 await self._arrived.wait()
-            await self._deliver(self._waiting.popleft())
+            try:
+                await self._deliver(self._waiting.popleft())
+            except Exception:  # a fault of ours with one message must not be the end of all
+                log.exception("notification not sent", target=self._name)
+                NOTIFICATIONS.labels("failed").inc()
 
     async def _deliver(self, message: Message) -> None:
         attempt, reason = 0, ""

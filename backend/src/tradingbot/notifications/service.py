@@ -13,6 +13,7 @@ from tradingbot.notifications.notifier import Kind, Notifier, Silence
 from tradingbot.notifications.targets import Message, Target, targets_of
 
 _TITLES_IN_SUMMARY = 5
+_BY_WEIGHT: tuple[Kind, ...] = ("failure", "refusal", "fill")
 _PLURALS = {"fill": "fills", "refusal": "refusals", "failure": "failures"}
 
 
@@ -22,6 +23,36 @@ class Rate:
 
     messages: int = 10
     window: float = 60.0
+
+
+class Summary:
+    """One message for many: their number by kind, and the titles of some, failures first.
+
+    However many they are, it takes the same little memory.
+    """
+
+    def __init__(self) -> None:
+        self._counts: Counter[Kind] = Counter()
+        self._titles: dict[Kind, list[str]] = {kind: [] for kind in _BY_WEIGHT}
+
+    def add(self, message: Message) -> None:
+        """Counts one more."""
+        self._counts[message.kind] += 1
+        if len(self._titles[message.kind]) < _TITLES_IN_SUMMARY:
+            self._titles[message.kind].append(message.title)
+
+    def message(self) -> Message:
+        """What to send for those that were added: one at least."""
+        total = self._counts.total()
+        worst = next(kind for kind in _BY_WEIGHT if self._counts[kind])
+        number = ", ".join(
+            f"{count} {_PLURALS[kind] if count > 1 else kind}" for kind, count in self._counts.items()
+        )
+        titles = [title for kind in _BY_WEIGHT for title in self._titles[kind]][:_TITLES_IN_SUMMARY]
+        lines = [f"- {title}" for title in titles]
+        if total > len(titles):
+            lines.append(f"- and {total - len(titles)} more")
+        return Message(worst, f"{total} more: {number}", "\n".join(lines))
 
 
 class Notifications:
@@ -38,7 +69,7 @@ class Notifications:
         self._kinds = frozenset(kinds)
         self._rate = rate or Rate()
         self._recent: deque[float] = deque()
-        self._held: list[Message] = []
+        self._held: Summary | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -54,20 +85,21 @@ class Notifications:
         now = time.monotonic()
         while self._recent and now - self._recent[0] >= self._rate.window:
             self._recent.popleft()
-        if len(self._recent) < self._rate.messages and not self._held:
+        if len(self._recent) < self._rate.messages and self._held is None:
             self._put(message, now)
             return
         NOTIFICATIONS.labels("collapsed").inc()
-        self._held.append(message)
-        if self._timer is None:
+        if self._held is None:
+            self._held = Summary()
             pause = self._rate.window - (now - self._recent[0])
             self._timer = asyncio.get_running_loop().call_later(pause, self._summarise)
+        self._held.add(message)
 
     async def close(self) -> None:
         """Sends what waits, for a bounded time, then stops."""
         if self._timer is not None:
             self._timer.cancel()
-            self._summarise()
+        self._summarise()
         await asyncio.gather(*(delivery.close() for delivery in self._deliveries))
 
     def _put(self, message: Message, now: float) -> None:
@@ -76,20 +108,9 @@ class Notifications:
             delivery.put(message)
 
     def _summarise(self) -> None:
-        held, self._held, self._timer = self._held, [], None
-        self._put(summary(held), time.monotonic())
-
-
-def summary(messages: Sequence[Message]) -> Message:
-    """Makes one message of many: their number by kind, and the titles of some, failures first."""
-    counts = Counter(message.kind for message in messages)
-    worst: Kind = next(kind for kind in ("failure", "refusal", "fill") if counts[kind])
-    number = ", ".join(f"{counts[kind]} {_PLURALS[kind] if counts[kind] > 1 else kind}" for kind in counts)
-    by_weight = sorted(messages, key=lambda message: message.kind != worst)
-    titles = [f"- {message.title}" for message in by_weight[:_TITLES_IN_SUMMARY]]
-    rest = len(messages) - len(titles)
-    lines = [*titles, f"- and {rest} more"] if rest else titles
-    return Message(worst, f"{len(messages)} more: {number}", "\n".join(lines))
+        held, self._held = self._held, None
+        if held is not None:
+            self._put(held.message(), time.monotonic())
 
 
 def make_notifier(settings: ObservabilitySettings) -> Notifier:
