@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from apprise.plugins import NotifyBase
 from prometheus_client import REGISTRY
 
 from tests.network import free_port
@@ -290,7 +291,9 @@ async def test_slack_and_telegram(
     assert "max_position &amp; &lt;more&gt;" in telegram_message["text"]
 
 
-async def test_mail() -> None:
+async def test_mail(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Apprise waits for some seconds between two mails.
+    monkeypatch.setattr(NotifyBase, "request_rate_per_sec", 0)
     sink = SmtpSink(busy=1)
     await sink.up()
     url = f"mailto://bot:pw@127.0.0.1:{sink.port}?from=bot@mail.test&to=trader@mail.test&mode=insecure"
