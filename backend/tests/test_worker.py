@@ -1,0 +1,234 @@
+"""The worker as a whole: how it is woken, how it stops, and what it does when something in it breaks."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text, update
+
+from tests.desk import Desk, open_desk, running_worker, until, working_here
+from tests.stub_exchange import Fault, StubExchange
+from tradingbot.core.settings import Settings
+from tradingbot.orders.models import OrderState
+from tradingbot.orders.outcome import no_steps
+from tradingbot.outbox.models import OutboxRow
+from tradingbot.worker.heartbeat import Heartbeat
+from tradingbot.worker.main import opener, supervise, worker
+from tradingbot.worker.periodic import repeat
+
+# Nothing in these tests may have to wait for a poll.
+NEVER = 600.0
+
+
+@pytest.fixture
+async def stub() -> AsyncIterator[StubExchange]:
+    async with StubExchange() as stub:
+        yield stub
+
+
+@pytest.fixture
+def settings(
+    environment: dict[str, str], stub: StubExchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
+    variables = {
+        "EXCHANGE_BASE_URL": stub.url,
+        "WORKER_HEALTH_FILE": str(tmp_path / "alive"),
+        "WORKER_POLL_INTERVAL": str(NEVER),
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return Settings()
+
+
+@pytest.fixture
+async def desk(settings: Settings) -> AsyncIterator[Desk]:
+    async with open_desk(settings) as desk:
+        yield desk
+
+
+LISTENERS = (
+    "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'tradingbot worker'"
+)
+
+
+async def listeners(desk: Desk) -> int:
+    async with desk.database.transaction() as session:
+        return int((await session.execute(text(f"SELECT count(*) {LISTENERS}"))).scalar_one())
+
+
+async def until_listening(desk: Desk) -> None:
+    async def is_listening() -> bool:
+        return await listeners(desk) > 0
+
+    await until(is_listening)
+
+
+async def test_a_notification_wakes_the_worker_and_a_lost_one_is_made_up_for(
+    desk: Desk, settings: Settings
+) -> None:
+    strategy = await desk.strategy()
+    async with working_here(settings):
+        await until_listening(desk)
+        await desk.queue(strategy)
+        await desk.until_idle()
+        async with desk.database.transaction() as session:
+            await session.execute(text(f"SELECT pg_terminate_backend(pid) {LISTENERS}"))
+        # Queued while nobody listens, or just then: the next one who listens looks at once.
+        await desk.queue(strategy)
+        await desk.until_idle()
+    assert len(await desk.orders()) == 2
+
+
+async def test_what_is_due_later_is_found_by_polling(desk: Desk, settings: Settings) -> None:
+    await desk.queue(await desk.strategy())
+    async with desk.database.transaction() as session:
+        later = text("now() + interval '0.5 seconds'")
+        await session.execute(update(OutboxRow).values(available_at=later))
+    async with working_here(settings.model_copy(update={"worker_poll_interval": 0.05})):
+        await desk.until_idle()
+    assert (await desk.order()).state == OrderState.FILLED
+
+
+async def test_a_stopped_worker_finishes_what_it_has_in_hand_and_begins_nothing_new(
+    desk: Desk, stub: StubExchange, tmp_path: Path
+) -> None:
+    strategy = await desk.strategy(await desk.account())
+    for _ in range(2):
+        await desk.queue(strategy)
+    stub.faults.add(Fault("delay", "after", seconds=1.5))
+    async with running_worker(tmp_path) as process:
+        await stub.came("/order")
+        assert await process.stop() == 0
+        assert "the worker has stopped" in process.log.read_text()
+    assert (await desk.order()).state == OrderState.FILLED
+    assert len(await desk.all(OutboxRow)) == 1
+    assert len(stub.posts()) == 1
+
+
+async def test_a_stopped_worker_does_not_wait_for_ever_and_releases_the_rest(
+    desk: Desk, stub: StubExchange, settings: Settings, tmp_path: Path
+) -> None:
+    await desk.queue(await desk.strategy(await desk.account()))
+    stub.faults.add(Fault("delay", "after", seconds=4))
+    async with running_worker(tmp_path, WORKER_SHUTDOWN_TIMEOUT="0.2") as process:
+        await stub.came("/order")
+        assert await process.stop() == 0
+        assert "released before its work is done" in process.log.read_text()
+    assert (await desk.order()).state == OrderState.SUBMITTED
+    async with working_here(settings.model_copy(update={"worker_poll_interval": 0.05})):
+        await desk.until_idle()
+    order = await desk.order()
+    assert order.state == OrderState.FILLED
+    assert stub.account.counts() == {order.client_order_id: 1}
+    assert len(stub.posts()) == 1
+
+
+async def test_two_workers_share_the_strategies_and_keep_the_order_of_each(
+    desk: Desk, settings: Settings
+) -> None:
+    strategies = [await desk.strategy() for _ in range(5)]
+    signals = {
+        strategy: [await desk.queue(strategy, quantity=Decimal(n)) for n in range(1, 9)]
+        for strategy in strategies
+    }
+    at_once: set[Any] = set()
+    most = 0
+
+    async def steps(name: str) -> None:
+        nonlocal most
+        task = asyncio.current_task()
+        if name == "claimed":
+            at_once.add(task)
+            most = max(most, len(at_once))
+            # So that every loop gets its turn.
+            await asyncio.sleep(0)
+        elif name == "finishing":
+            at_once.discard(task)
+
+    async with working_here(settings, steps), working_here(settings, steps):
+        await desk.until_idle()
+    orders = await desk.orders()
+    for strategy, queued in signals.items():
+        assert [order.signal_id for order in orders if order.strategy_id == strategy] == queued
+        assert await desk.held(strategy) == 36
+    assert 1 < most <= len(strategies)
+
+
+async def test_the_heartbeat_is_there_while_the_worker_works(
+    desk: Desk, settings: Settings, tmp_path: Path
+) -> None:
+    alive = tmp_path / "alive"
+    async with working_here(settings):
+
+        async def is_alive() -> bool:
+            return alive.exists()
+
+        await until(is_alive)
+        assert alive.read_text() == f"{os.getpid()}\n"
+    assert not alive.exists()
+
+
+def test_a_heartbeat_that_cannot_be_written_is_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tradingbot.worker.heartbeat._INTERVAL", 0.0)
+    heartbeat = Heartbeat(tmp_path / "none" / "alive")
+    heartbeat.beat()
+    heartbeat.beat()
+    (tmp_path / "none").write_text("in the way")
+    heartbeat.end()
+    said = capsys.readouterr().out
+    assert said.count("cannot be written") == 1
+    assert said.count("cannot be removed") == 1
+
+
+async def test_a_job_that_ends_by_itself_ends_the_worker_with_its_error(settings: Settings) -> None:
+    stopping = asyncio.Event()
+
+    async def broken() -> None:
+        raise RuntimeError("out of order")
+
+    async with worker(settings, opener, no_steps) as (loops, jobs):
+        with pytest.raises(RuntimeError, match="out of order"):
+            await supervise(loops, [*jobs, broken()], stopping, 10)
+    assert stopping.is_set()
+
+
+async def test_a_job_that_fails_is_done_again(capsys: pytest.CaptureFixture[str]) -> None:
+    done = asyncio.Event()
+    rounds = 0
+
+    async def job() -> None:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 3:
+            done.set()
+        raise RuntimeError("out of order")
+
+    task = asyncio.create_task(repeat("job", 0.001, job))
+    async with asyncio.timeout(10):
+        await done.wait()
+    task.cancel()
+    assert capsys.readouterr().out.count("a job failed") >= 2
+
+
+async def test_a_turn_that_breaks_does_not_end_the_loop(
+    desk: Desk, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = True
+
+    async def steps(name: str) -> None:
+        nonlocal broken
+        if broken and name == "claimed":
+            broken = False
+            raise RuntimeError("out of order")
+
+    await desk.queue(await desk.strategy())
+    async with working_here(settings, steps):
+        await desk.until_idle()
+    assert (await desk.order()).state == OrderState.FILLED
+    assert "a turn of the work loop failed" in capsys.readouterr().out
