@@ -124,6 +124,22 @@ async def test_every_body_and_every_answer_has_an_example(client: httpx.AsyncCli
     assert without == []
 
 
+async def test_every_list_has_pages(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+    lists = {}
+    for path, operations in document["paths"].items():
+        content = operations.get("get", {"responses": {}})["responses"].get("200", {}).get("content", {})
+        for answer in content.values():
+            schema = document["components"]["schemas"][answer["schema"]["$ref"].rpartition("/")[2]]
+            if "items" in schema["properties"]:
+                parameters = {parameter["name"] for parameter in operations["get"]["parameters"]}
+                lists[path] = ({"limit", "cursor"} <= parameters, "next_cursor" in schema["properties"])
+    # Events have a number to go on from.
+    assert lists.pop("/api/v1/events") == (False, False)
+    assert len(lists) >= 10
+    assert set(lists.values()) == {(True, True)}
+
+
 @pytest.mark.parametrize("declares", [True, False], ids=["with-its-length", "without"])
 async def test_a_large_body_is_not_read_to_its_end(app: FastAPI, declares: bool) -> None:
     chunk, size, sent = b" " * 65536, 10 * 1024 * 1024, 0

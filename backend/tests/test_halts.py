@@ -182,6 +182,43 @@ async def test_find_gives_the_farthest_reaching(
     assert (found and Target(found.user_id, found.strategy_id)) == expected
 
 
+async def test_a_strategy_that_is_deleted_while_it_is_halted(
+    client: httpx.AsyncClient, account: Account, database_url: str
+) -> None:
+    _, strategy_id = await strategy_of(database_url, account)
+    deleter = await asyncpg.connect(database_url)
+    deletion = deleter.transaction()
+    await deletion.start()
+    await deleter.execute("DELETE FROM strategies")
+    halting = asyncio.create_task(client.put(f"{URL}/strategies/{strategy_id}", headers=account.headers))
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    async with asyncio.timeout(10):
+        while not await deleter.fetchval(waiting):
+            await asyncio.sleep(0.02)
+            await deleter.execute("SELECT pg_stat_clear_snapshot()")
+    await deletion.commit()
+    await deleter.close()
+    assert_problem(await halting, 404)
+
+
+async def test_pages(client: httpx.AsyncClient, account: Account) -> None:
+    paths = [f"{URL}/all"]
+    for name in ("second", "third"):
+        answer = await client.post("/api/v1/strategies", json={"name": name}, headers=account.headers)
+        paths.append(f"{URL}/strategies/{answer.json()['id']}")
+    made = [(await client.put(path, headers=account.headers)).json() for path in paths]
+    found: list[dict[str, Any]] = []
+    parameters = {"limit": "2"}
+    while True:
+        page = (await client.get(URL, params=parameters, headers=account.headers)).json()
+        found += page["items"]
+        if page["next_cursor"] is None:
+            break
+        assert len(page["items"]) == 2
+        parameters["cursor"] = page["next_cursor"]
+    assert found == made[::-1]
+
+
 async def test_the_command_line(client: httpx.AsyncClient, account: Account) -> None:
     halt = ("halt", "on", "--reason", "fire")
     assert run("halt", "status").stdout == "nothing is halted\n"
@@ -190,7 +227,7 @@ async def test_the_command_line(client: httpx.AsyncClient, account: Account) -> 
     assert run(*halt, *mine).returncode == 0
     assert run(*halt, *mine, "--strategy", "first").stdout == f"halted: {account.email} first\n"
     shown = [(item["reach"], item["reason"]) for item in await items(client, account.headers)]
-    assert shown == [("everybody", "fire"), ("all", "fire"), ("strategy", "fire")]
+    assert shown == [("strategy", "fire"), ("all", "fire"), ("everybody", "fire")]
     lines = run("halt", "status").stdout.splitlines()
     assert [line.split("Z  ")[1] for line in lines] == [
         "everybody  fire",

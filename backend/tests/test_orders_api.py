@@ -295,8 +295,12 @@ async def test_the_summary_adds_up_by_strategy(api: Api, desk: Desk) -> None:
         "fees": "1",
         "net_pnl": "-1",
     }
-    assert await api.items("/positions/summary") == [one, two]
+    assert await api.items("/positions/summary") == [two, one]
     assert await api.items("/positions/summary", strategy_id=second.strategy_id) == [two]
+    first_page = (await api.get("/positions/summary", limit=1)).json()
+    assert first_page["items"] == [two]
+    last_page = (await api.get("/positions/summary", limit=1, cursor=first_page["next_cursor"])).json()
+    assert last_page == {"items": [one], "next_cursor": None}
 
 
 async def test_a_close_is_an_order_for_the_worker_once_for_each_key(api: Api, desk: Desk) -> None:

@@ -13,7 +13,7 @@ from tradingbot.core.queries import CursorText, Limit, Since, SymbolFilter, Unti
 from tradingbot.orders.schemas import OrderOut
 from tradingbot.positions import closing, reading
 from tradingbot.positions.queries import PositionFilter
-from tradingbot.positions.schemas import Direction, PositionOut, PositionPage, Summary
+from tradingbot.positions.schemas import Direction, PositionOut, PositionPage, SummaryPage
 
 router = APIRouter(prefix="/positions", tags=["positions"])
 
@@ -49,10 +49,17 @@ async def list_positions(
 
 
 @router.get("/summary", responses=documented(401, 403, 422, 503))
-async def get_summary(context: ContextDep, reader: Reader, strategy_id: UUID | None = None) -> Summary:
-    """Gives the profit and loss of each of your strategies that has traded."""
+async def get_summary(
+    context: ContextDep,
+    reader: Reader,
+    strategy_id: UUID | None = None,
+    limit: Limit = 50,
+    cursor: CursorText = None,
+) -> SummaryPage:
+    """Gives the profit and loss of each of your strategies that has traded, the newest strategy first."""
+    after = decode_cursor(cursor) if cursor is not None else None
     async with context.database.transaction() as session:
-        return await reading.summary(session, reader.user_id, strategy_id)
+        return await reading.summary(session, reader.user_id, strategy_id, limit, after)
 
 
 @router.get("/{position_id}", responses=documented(401, 403, 404, 422, 503))

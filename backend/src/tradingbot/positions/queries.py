@@ -1,11 +1,11 @@
 """Queries of those who look at positions. A user sees only their own."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import exists, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tradingbot.core.pagination import Cursor
@@ -53,16 +53,25 @@ async def list_of_user(
     return (await session.execute(statement)).scalars().all()
 
 
-async def all_of_user(session: AsyncSession, user_id: UUID, strategy_id: UUID | None) -> Sequence[Position]:
-    """Gives the user's positions, those of one strategy together, the oldest strategy first."""
-    statement = (
-        select(Position)
-        .join(Strategy, Strategy.id == Position.strategy_id)
-        .where(Position.user_id == user_id)
-        .order_by(Strategy.created_at, Strategy.id)
-    )
+async def traded_strategies(
+    session: AsyncSession, user_id: UUID, strategy_id: UUID | None, limit: int, after: Cursor | None
+) -> Sequence[Cursor]:
+    """Gives the places of the user's strategies that have traded, after the cursor, the newest first."""
+    has_traded = exists().where(Position.strategy_id == Strategy.id)
+    statement = select(Strategy.created_at, Strategy.id).where(Strategy.user_id == user_id, has_traded)
     if strategy_id is not None:
-        statement = statement.where(Position.strategy_id == strategy_id)
+        statement = statement.where(Strategy.id == strategy_id)
+    if after is not None:
+        statement = statement.where(tuple_(Strategy.created_at, Strategy.id) < (after.at, after.id))
+    statement = statement.order_by(Strategy.created_at.desc(), Strategy.id.desc()).limit(limit)
+    return [Cursor(*row) for row in await session.execute(statement)]
+
+
+async def of_strategies(
+    session: AsyncSession, user_id: UUID, strategy_ids: Collection[UUID]
+) -> Sequence[Position]:
+    """Gives all positions of these strategies of the user."""
+    statement = select(Position).where(Position.user_id == user_id, Position.strategy_id.in_(strategy_ids))
     return (await session.execute(statement)).scalars().all()
 
 

@@ -1,7 +1,6 @@
 """Positions and profit and loss for those who look at them."""
 
 from decimal import Decimal, localcontext
-from itertools import groupby
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -11,7 +10,7 @@ from tradingbot.core.errors import NotFoundError
 from tradingbot.core.pagination import Cursor, encode_cursor
 from tradingbot.positions import queries
 from tradingbot.positions.queries import PositionFilter
-from tradingbot.positions.schemas import Performance, PositionOut, PositionPage, Summary
+from tradingbot.positions.schemas import Performance, PositionOut, PositionPage, SummaryPage
 
 _ZERO = Decimal(0)
 
@@ -40,11 +39,18 @@ async def one(session: AsyncSession, user_id: UUID, position_id: UUID) -> Positi
     return PositionOut.of(position)
 
 
-async def summary(session: AsyncSession, user_id: UUID, strategy_id: UUID | None) -> Summary:
-    """Adds up the profit and loss of the user's strategies that have traded, or of one of them."""
-    positions = [PositionOut.of(row) for row in await queries.all_of_user(session, user_id, strategy_id)]
-    by_strategy = groupby(positions, key=lambda position: position.strategy_id)
-    return Summary(items=[_performance(key, list(group)) for key, group in by_strategy])
+async def summary(
+    session: AsyncSession, user_id: UUID, strategy_id: UUID | None, limit: int, after: Cursor | None
+) -> SummaryPage:
+    """Adds up the profit and loss of a page of the user's strategies that have traded, or of one of them."""
+    places = await queries.traded_strategies(session, user_id, strategy_id, limit + 1, after)
+    by_strategy: dict[UUID, list[PositionOut]] = {place.id: [] for place in places[:limit]}
+    for row in await queries.of_strategies(session, user_id, by_strategy):
+        by_strategy[row.strategy_id].append(PositionOut.of(row))
+    return SummaryPage(
+        items=[_performance(key, positions) for key, positions in by_strategy.items()],
+        next_cursor=encode_cursor(places[limit - 1]) if len(places) > limit else None,
+    )
 
 
 def _performance(strategy_id: UUID, positions: list[PositionOut]) -> Performance:

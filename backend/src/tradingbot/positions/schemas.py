@@ -108,9 +108,10 @@ class Performance(BaseModel):
     net_pnl: Amount
 
 
-class Summary(BaseModel):
-    """Profit and loss of the strategies that have traded, the oldest strategy first."""
+class SummaryPage(BaseModel):
+    """Profit and loss of strategies that have traded, the newest one first; `next_cursor` gets the older ones."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"items": [_PERFORMANCE]}})
+    model_config = ConfigDict(json_schema_extra={"example": {"items": [_PERFORMANCE], "next_cursor": None}})
 
     items: list[Performance]
+    next_cursor: str | None

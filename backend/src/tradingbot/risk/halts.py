@@ -6,9 +6,10 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tradingbot.core.errors import NotFoundError
+from tradingbot.core.pagination import Cursor, encode_cursor
 from tradingbot.events.service import EventType, record
 from tradingbot.risk import halts_repository as repository
-from tradingbot.risk.halts_schemas import HaltOut, Reach
+from tradingbot.risk.halts_schemas import HaltOut, HaltPage, Reach
 from tradingbot.risk.models import Halt
 
 
@@ -34,9 +35,14 @@ async def find(session: AsyncSession, user_id: UUID, strategy_id: UUID) -> Halt 
     return await repository.find_for(session, user_id, strategy_id)
 
 
-async def list_for(session: AsyncSession, user_id: UUID) -> list[HaltOut]:
-    """Gives every halt that concerns the user, the farthest reaching first."""
-    return [HaltOut.of(halt) for halt in await repository.list_for(session, user_id)]
+async def list_page(session: AsyncSession, user_id: UUID, limit: int, after: Cursor | None) -> HaltPage:
+    """Gives one page of the halts that concern the user."""
+    rows = await repository.list_for(session, user_id, limit + 1, after)
+    items = [HaltOut.of(halt) for halt in rows[:limit]]
+    last = rows[limit - 1] if len(rows) > limit else None
+    return HaltPage(
+        items=items, next_cursor=encode_cursor(Cursor(last.created_at, last.id)) if last else None
+    )
 
 
 async def switch_on(session: AsyncSession, target: Target, reason: str | None) -> HaltOut:

@@ -6,19 +6,24 @@ from fastapi import APIRouter, status
 
 from tradingbot.auth.dependencies import Admin, Reader, Trader
 from tradingbot.core.context import Context, ContextDep
+from tradingbot.core.pagination import decode_cursor
 from tradingbot.core.problems import documented
+from tradingbot.core.queries import CursorText, Limit
 from tradingbot.risk import halts
 from tradingbot.risk.halts import EVERYBODY, Target
-from tradingbot.risk.halts_schemas import HaltIn, HaltList, HaltOut
+from tradingbot.risk.halts_schemas import HaltIn, HaltOut, HaltPage
 
 router = APIRouter(prefix="/halts")
 
 
-@router.get("", responses=documented(401, 403, 503))
-async def list_halts(context: ContextDep, reader: Reader) -> HaltList:
+@router.get("", responses=documented(401, 403, 422, 503))
+async def list_halts(
+    context: ContextDep, reader: Reader, limit: Limit = 50, cursor: CursorText = None
+) -> HaltPage:
     """Lists what keeps your strategies from trading: your own halts, and the one for everybody."""
+    after = decode_cursor(cursor) if cursor is not None else None
     async with context.database.transaction() as session:
-        return HaltList(items=await halts.list_for(session, reader.user_id))
+        return await halts.list_page(session, reader.user_id, limit, after)
 
 
 @router.put("/all", responses=documented(401, 403, 422, 503))

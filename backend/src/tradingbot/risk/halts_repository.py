@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, delete, exists, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as insert_into
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tradingbot.core.pagination import Cursor
 from tradingbot.risk.models import Halt
 from tradingbot.strategies.models import Strategy
 from tradingbot.users.models import User
@@ -29,10 +30,13 @@ async def find_for(session: AsyncSession, user_id: UUID, strategy_id: UUID) -> H
     return (await session.execute(statement)).scalar_one_or_none()
 
 
-async def list_for(session: AsyncSession, user_id: UUID) -> Sequence[Halt]:
-    """Gives the halt of everybody and those of the user."""
+async def list_for(session: AsyncSession, user_id: UUID, limit: int, after: Cursor | None) -> Sequence[Halt]:
+    """Gives the halt of everybody and those of the user after the cursor, the newest first."""
     statement = select(Halt).where(or_(Halt.user_id.is_(None), Halt.user_id == user_id))
-    return (await session.execute(statement.order_by(*_FARTHEST_FIRST))).scalars().all()
+    if after is not None:
+        statement = statement.where(tuple_(Halt.created_at, Halt.id) < (after.at, after.id))
+    statement = statement.order_by(Halt.created_at.desc(), Halt.id.desc()).limit(limit)
+    return (await session.execute(statement)).scalars().all()
 
 
 async def list_all(session: AsyncSession) -> Sequence[tuple[Halt, str | None, str | None]]:
@@ -70,9 +74,10 @@ async def remove(session: AsyncSession, user_id: UUID | None, strategy_id: UUID 
 
 
 async def owns_strategy(session: AsyncSession, user_id: UUID, strategy_id: UUID) -> bool:
-    """Tells whether the strategy is the user's."""
-    statement = select(exists().where(Strategy.id == strategy_id, Strategy.user_id == user_id))
-    return bool((await session.execute(statement)).scalar_one())
+    """Tells whether the strategy is the user's, and keeps it from being deleted until the commit."""
+    statement = select(Strategy.id).where(Strategy.id == strategy_id, Strategy.user_id == user_id)
+    statement = statement.with_for_update(read=True, key_share=True)
+    return (await session.execute(statement)).scalar_one_or_none() is not None
 
 
 async def active_users(session: AsyncSession) -> Sequence[UUID]:

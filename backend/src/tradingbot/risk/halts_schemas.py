@@ -53,8 +53,8 @@ class HaltOut(BaseModel):
         return cls(reach=reach, strategy_id=halt.strategy_id, reason=halt.reason, created_at=halt.created_at)
 
 
-class HaltList(BaseModel):
-    """What keeps your strategies from trading, the farthest reaching first."""
+class HaltPage(BaseModel):
+    """What keeps your strategies from trading, the newest first; `next_cursor` gets the older ones."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -66,9 +66,11 @@ class HaltList(BaseModel):
                         "reason": "On holiday",
                         "created_at": "2026-01-05T12:00:00Z",
                     }
-                ]
+                ],
+                "next_cursor": None,
             }
         },
     )
 
     items: list[HaltOut]
+    next_cursor: str | None
