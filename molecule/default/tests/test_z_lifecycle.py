@@ -100,6 +100,12 @@ def is_kept(https_url: str, api_key: str, identity: str) -> bool:
     return answer.status_code == 200 and identity in {item["id"] for item in answer.json()["items"]}
 
 
+def is_decided(https_url: str, api_key: str, identity: str) -> bool:
+    """Tell whether a worker has taken up the signal."""
+    answer = call("GET", f"{https_url}/api/v1/signals/{identity}", headers={"X-API-Key": api_key})
+    return answer.status_code == 200 and answer.json()["status"] != "queued"
+
+
 @pytest.fixture
 def stopped(machine: hosts.Host, request: pytest.FixtureRequest) -> Iterator[str]:
     """A service that is away during the test."""
@@ -114,7 +120,7 @@ def stopped(machine: hosts.Host, request: pytest.FixtureRequest) -> Iterator[str
 @pytest.mark.parametrize("victim", ["service", "container"])
 @pytest.mark.parametrize("service", ["postgres", "redis", "backend", "worker", "nginx"])
 def test_a_killed_service_is_back_within_five_seconds(
-    machine: hosts.Host, https_url: str, api_key: str, earlier: str, service: str, victim: str
+    machine: hosts.Host, https_url: str, api_key: str, webhook: str, earlier: str, service: str, victim: str
 ) -> None:
     """Killed is the service's own process, or the first of the container and so all of them at once."""
     seconds = float(output_of(machine, f"python3 - {service} {victim}", KILL, seconds=120))
@@ -122,6 +128,9 @@ def test_a_killed_service_is_back_within_five_seconds(
     assert seconds <= BACK_WITHIN
     wait_until(lambda: is_kept(https_url, api_key, earlier), 10, "the API serves what it had")
     wait_until(lambda: ready(machine)[0] == 200, 10, "the backend has found its servers again")
+    answer = send_alert(webhook)
+    assert answer.status_code == 202
+    wait_until(lambda: is_decided(https_url, api_key, answer.json()["id"]), 20, "the worker has, too")
 
 
 def test_a_killed_worker_is_replaced(machine: hosts.Host, https_url: str) -> None:
@@ -212,6 +221,8 @@ def test_a_reboot_brings_all_back(
     assert ready(machine) == (200, {"postgresql": "ok", "redis": "ok", "schema": "ok"})
     for identity in (earlier, str(answer.json()["id"])):
         assert is_kept(https_url, api_key, identity)
-    assert send_alert(webhook).status_code == 202
+    answer = send_alert(webhook)
+    assert answer.status_code == 202
+    wait_until(lambda: is_decided(https_url, api_key, answer.json()["id"]), 20, "the worker goes on")
     assert output_of(machine, "systemctl is-active docker tradingbot-firewall").split() == ["active", "active"]
     assert output_of(machine, "systemctl --failed --no-legend --plain") == ""
