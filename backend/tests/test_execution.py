@@ -1,9 +1,11 @@
 """From a queued signal to an order, with an exchange that misbehaves by a script."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import update
@@ -12,7 +14,7 @@ from tests.desk import SYMBOL, Desk, open_desk
 from tests.fake_exchange import Bench, FakeExchange, open_bench
 from tradingbot.core.settings import Settings
 from tradingbot.exchanges.models import ExchangeAccount, Mode
-from tradingbot.orders.models import Order, OrderState
+from tradingbot.orders.models import Order, OrderState, Side
 from tradingbot.outbox.models import OutboxRow
 from tradingbot.risk import halts
 from tradingbot.risk.halts import Target
@@ -20,6 +22,7 @@ from tradingbot.risk.models import Rule
 from tradingbot.signals.models import SignalStatus
 from tradingbot.strategies.models import Strategy
 from tradingbot.users.models import User
+from tradingbot.worker.main import opener
 
 
 @pytest.fixture
@@ -386,6 +389,48 @@ async def test_orders_of_a_strategy_are_in_the_order_of_its_signals(desk: Desk, 
     await bench.work()
     assert [order.signal_id for order in await desk.orders()] == signals
     assert [order.quantity for order in bench.exchange.sent] == [1, 1, 2, 3, 4]
+
+
+async def an_order(desk: Desk, account: UUID) -> UUID:
+    strategy = await desk.strategy(account)
+    async with desk.database.transaction() as session:
+        order = Order(
+            user_id=desk.user_id,
+            strategy_id=strategy,
+            exchange_account_id=account,
+            client_order_id="tbone",
+            symbol=SYMBOL,
+            side=Side.BUY,
+            quantity=Decimal(1),
+            price=Decimal(50000),
+        )
+        session.add(order)
+        await session.flush()
+        return order.id
+
+
+async def test_of_many_who_place_an_order_at_once_one_sends_it(desk: Desk, bench: Bench) -> None:
+    """As if the claims of the outbox did not hold: this is the fence behind them."""
+    order_id = await an_order(desk, await desk.account())
+    await asyncio.gather(*(bench.executor.placer.place(order_id) for _ in range(5)))
+    await bench.executor.placer.place(order_id)
+    assert [order.client_order_id for order in bench.exchange.sent] == ["tbone"]
+    assert (await desk.order()).state == OrderState.FILLED
+    assert len(await desk.fills()) == 1
+
+
+async def test_a_paper_order_is_filled_once_whoever_fills_it(
+    desk: Desk, bench: Bench, settings: Settings
+) -> None:
+    """Paper has no memory but the tables: who finds the order unfilled fills it, under the order's lock."""
+    order_id = await an_order(desk, await desk.account(exchange="paper", mode=Mode.PAPER))
+    bench.exchanges._opener = opener(settings, desk.database)
+    await asyncio.gather(*(bench.executor.placer.place(order_id) for _ in range(5)))
+    await bench.executor.placer.place(order_id)
+    order = await desk.order()
+    assert (order.state, order.filled_quantity) == (OrderState.FILLED, Decimal(1))
+    assert len(await desk.fills()) == 1
+    assert await desk.held(order.strategy_id) == 1
 
 
 async def test_an_exchange_is_opened_again_when_its_account_changes(desk: Desk, bench: Bench) -> None:
