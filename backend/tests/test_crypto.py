@@ -1,10 +1,12 @@
 """Envelopes open where they were sealed, and nowhere else."""
 
 import base64
+import hashlib
 import os
 from uuid import UUID, uuid4
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -91,6 +93,15 @@ def test_an_envelope_opens_in_its_own_place_only(user_id: UUID, row_id: UUID, fi
     assert open_(envelope) == SECRET
     with pytest.raises(EnvelopeError, match="another row or field"):
         ENVELOPES.open(envelope, user_id=user_id, row_id=row_id, field=field)
+
+
+def test_an_envelope_is_made_as_it_is_documented() -> None:
+    """What is stored has to open for ever: made here without our code."""
+    key, nonce = base64.urlsafe_b64decode(ENCRYPTION_KEY), bytes(range(12))
+    key_id = hashlib.sha256(b"tradingbot key id:" + key).hexdigest()[:8]
+    sealed = AESGCM(key).encrypt(nonce, SECRET.encode(), f"v1|{USER}|{ROW}|secret".encode())
+    parts = [base64.urlsafe_b64encode(part).decode().rstrip("=") for part in (nonce, sealed)]
+    assert open_(".".join(["v1", key_id, *parts])) == SECRET
 
 
 def test_the_old_key_is_read_and_never_written() -> None:

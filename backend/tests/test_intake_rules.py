@@ -58,6 +58,21 @@ async def test_the_strategys_own_secret(
     assert "secret" not in row["all"]
 
 
+async def test_everyones_secret_is_compared_in_constant_time(
+    client: httpx.AsyncClient, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare_digest(first: bytes, second: bytes) -> bool:
+        compared.append((first, second))
+        return first == second
+
+    monkeypatch.setattr("tradingbot.webhooks.service.hmac.compare_digest", compare_digest)
+    answer = await client.post(account.webhook, json=ALERT | {"secret": SECRET})
+    assert answer.status_code == 403
+    assert (SECRET.encode(), WEBHOOK_SECRET.encode()) in compared
+
+
 async def test_the_secret_of_another_strategy_is_wrong(
     client: httpx.AsyncClient, account: Account, settings: Settings, database_url: str
 ) -> None:

@@ -109,7 +109,7 @@ class Performance(BaseModel):
 
 
 class SummaryPage(BaseModel):
-    """Profit and loss of strategies that have traded, the newest one first; `next_cursor` gets the older ones."""
+    """Profit and loss of strategies that have traded, the newest first; `next_cursor` gets the older ones."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"items": [_PERFORMANCE], "next_cursor": None}})
 
