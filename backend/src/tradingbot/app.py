@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
 
 from tradingbot import __version__
@@ -20,7 +20,7 @@ from tradingbot.core.metrics import set_build_info, watch_pool
 from tradingbot.core.middleware import RequestMiddleware
 from tradingbot.core.openapi import Application
 from tradingbot.core.passwords import Passwords
-from tradingbot.core.problems import install_error_handlers
+from tradingbot.core.problems import install_error_handlers, problem_response
 from tradingbot.core.redis import make_redis
 from tradingbot.core.refusal import load
 from tradingbot.core.sentry import reporting_errors
@@ -76,6 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         api.include_router(domain.router)
     app.include_router(api)
     app.include_router(metrics.router)
+    app.add_api_websocket_route("/{path:path}", _nowhere)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -88,6 +89,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimit, limit=max(LARGEST, settings.webhook_max_bytes))
     app.add_middleware(RequestMiddleware, slow=settings.slow_request_ms / 1000)
     return app
+
+
+async def _nowhere(websocket: WebSocket) -> None:
+    """Refuses a WebSocket at any other path as all is refused, rather than with an empty 403."""
+    await websocket.send_denial_response(problem_response(404))
 
 
 def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:

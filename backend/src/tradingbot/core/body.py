@@ -3,6 +3,7 @@
 from http import HTTPStatus
 
 from fastapi import HTTPException, Request
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tradingbot.core.errors import TooLargeError
@@ -17,8 +18,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     Raises:
         TooLargeError: the body is longer.
     """
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and len(declared) < 20 and int(declared) > limit:
+    if _declared(request.headers) > limit:
         raise _too_large(limit)
     body = bytearray()
     async for chunk in request.stream():
@@ -36,18 +36,29 @@ class BodyLimit:
         self._limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
         left = self._limit
 
         async def bounded() -> Message:
             nonlocal left
-            message = await receive()
-            left -= len(message.get("body", b""))
+            if left == self._limit and _declared(Headers(scope=scope)) > left:
+                left = -1
+            else:
+                message = await receive()
+                left -= len(message.get("body", b""))
             if left < 0:
                 # FastAPI makes a 400 of every other error that comes up while it reads a body.
                 raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _told(self._limit))
             return message
 
-        await self.app(scope, bounded if scope["type"] == "http" else receive, send)
+        await self.app(scope, bounded, send)
+
+
+def _declared(headers: Headers) -> int:
+    length = headers.get("content-length", "")
+    return int(length) if length.isdecimal() and len(length) < 20 else 0
 
 
 def _too_large(limit: int) -> TooLargeError:

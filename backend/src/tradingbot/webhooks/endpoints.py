@@ -51,10 +51,13 @@ _TOKEN = {
     "description": "Shown once, when the strategy is made or its token rotated.",
     "schema": {"type": "string", "maxLength": 200},
 }
+# What it refers to is in the document already: signals have it, too.
+_ALERT = Alert.model_json_schema(ref_template="#/components/schemas/{model}")
+del _ALERT["$defs"]
 _BODY = {
     "required": True,
     "description": "JSON, whatever its content type.",
-    "content": {"application/json": {"schema": Alert.model_json_schema()}},
+    "content": {"application/json": {"schema": _ALERT}},
 }
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"model": Receipt, "description": "Already stored"},
