@@ -22,8 +22,10 @@ from tests.ws_client import (
     live_server,
     open_live,
     protocols,
+    publishing,
     receive,
     record_events,
+    refusal,
     sequences,
     url,
     user_id_of,
@@ -32,7 +34,6 @@ from tradingbot.core.database import Database
 from tradingbot.core.redis import make_redis
 from tradingbot.core.settings import Settings
 from tradingbot.core.tokens import TokenKind, new_token
-from tradingbot.events.publisher import EventPublisher
 from tradingbot.events.schemas import CHANNEL, Event
 from tradingbot.events.service import EventType, forget_old, record
 
@@ -45,14 +46,9 @@ async def redis(settings: Settings) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-async def elsewhere(settings: Settings, redis: Redis) -> AsyncIterator[Database]:
-    """What another process has: a database whose events are published."""
-    publisher = EventPublisher(redis)
-    publisher.start()
-    database = Database(settings, publisher.publish_all)
-    yield database
-    await publisher.close()
-    await database.close()
+async def elsewhere(settings: Settings) -> AsyncIterator[Database]:
+    async with publishing(settings) as database:
+        yield database
 
 
 @pytest.fixture
@@ -64,16 +60,6 @@ async def user(elsewhere: Database, account: Account) -> UUID:
 async def port(settings: Settings) -> AsyncIterator[int]:
     async with live_server(settings) as port:
         yield port
-
-
-async def refusal(port: int, offered: list[Subprotocol], query: str = "") -> httpx.Response:
-    """What a handshake is answered that is refused."""
-    with pytest.raises(InvalidStatus) as refused:
-        await connect(url(port) + query, subprotocols=offered)
-    answer = refused.value.response
-    return httpx.Response(
-        answer.status_code, headers=list(answer.headers.raw_items()), content=bytes(answer.body)
-    )
 
 
 async def test_events_of_another_process_come_live_and_complete(
@@ -128,21 +114,17 @@ async def test_without_a_number_a_client_begins_now(
 
 
 async def test_order_without_gaps_while_many_write_at_once(
-    settings: Settings, port: int, account: Account, elsewhere: Database, user: UUID, redis: Redis
+    settings: Settings, port: int, account: Account, elsewhere: Database, user: UUID
 ) -> None:
-    publisher = EventPublisher(redis)
-    publisher.start()
-    third = Database(settings, publisher.publish_all)
     sockets = [await listen(port, account, 0) for _ in range(3)]
-    writers = [record_events(database, user, 20) for database in (elsewhere, third) for _ in range(10)]
-    received, *_ = await asyncio.gather(
-        asyncio.gather(*(sequences(socket, 400) for socket in sockets)), *writers
-    )
+    async with publishing(settings) as third:
+        writers = [record_events(database, user, 20) for database in (elsewhere, third) for _ in range(10)]
+        received, *_ = await asyncio.gather(
+            asyncio.gather(*(sequences(socket, 400) for socket in sockets)), *writers
+        )
     assert received == [list(range(1, 401))] * 3
     for socket in sockets:
         await socket.close()
-    await publisher.close()
-    await third.close()
 
 
 async def test_a_number_that_redis_lost_is_read_from_postgresql(

@@ -241,13 +241,16 @@ async def test_only_the_kinds_that_are_wanted(receiver: HttpReceiver) -> None:
     assert titles(receiver) == ["a failure"]
 
 
-async def test_what_waits_at_the_end_is_sent(receiver: HttpReceiver) -> None:
+async def test_what_waits_at_the_end_is_sent(
+    receiver: HttpReceiver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging("info")
     receiver.behave = lambda number: Answer(500 if number == 1 else 200)
-    patience = Patience(attempts=5, first_pause=60, longest_pause=60)
+    patience = Patience(attempts=5, first_pause=60, longest_pause=60, closing=20)
     async with notifying(webhook(receiver), rate=Rate(2, 60), patience=patience) as notifier:
         for number in range(4):
             notifier.notify("fill", str(number), "x")
-        await receiver.wait_for(1)
+        await eventually(lambda: "notification not sent yet" in capsys.readouterr().out)
     assert titles(receiver) == ["0", "0", "1", "2 more: 2 fills"]
 
 

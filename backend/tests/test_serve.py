@@ -20,11 +20,17 @@ from websockets.typing import Subprotocol
 from tests.conftest import Account
 from tests.network import free_port
 from tests.receivers import eventually
-from tests.ws_client import close_code, listen, protocols, record_events, sequences, url, user_id_of
-from tradingbot.core.database import Database
-from tradingbot.core.redis import make_redis
+from tests.ws_client import (
+    close_code,
+    listen,
+    protocols,
+    publishing,
+    record_events,
+    sequences,
+    url,
+    user_id_of,
+)
 from tradingbot.core.settings import Settings
-from tradingbot.events.publisher import EventPublisher
 
 
 @asynccontextmanager
@@ -65,7 +71,8 @@ async def test_live_events_reach_clients_of_every_worker_and_shutdown_closes_the
 ) -> None:
     async with serving(tmp_path, 3) as (port, log):
         sockets = [await listen(port, account) for _ in range(12)]
-        await elsewhere(Settings(), account)
+        async with publishing(Settings()) as database:
+            await record_events(database, await user_id_of(database, account), 50)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             wrong = await client.post(
                 account.webhook, json={"symbol": "A", "action": "buy", "secret": "hush-1234"}
@@ -86,18 +93,6 @@ async def test_live_events_reach_clients_of_every_worker_and_shutdown_closes_the
         assert secret not in text
     for line in text.splitlines():
         json.loads(line)
-
-
-async def elsewhere(settings: Settings, account: Account) -> None:
-    """Records events, as another process does."""
-    redis = make_redis(settings)
-    publisher = EventPublisher(redis)
-    publisher.start()
-    database = Database(settings, publisher.publish_all)
-    await record_events(database, await user_id_of(database, account), 50)
-    await publisher.close()
-    await database.close()
-    await redis.aclose()
 
 
 def _worker(line: str) -> str:

@@ -3,23 +3,27 @@
 import asyncio
 import contextlib
 import json
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from uuid import UUID
 
 import httpx
+import pytest
 import uvicorn
 from sqlalchemy import select
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from tests.conftest import Account
 from tests.network import free_port
 from tradingbot.app import create_app
 from tradingbot.core.database import Database
+from tradingbot.core.redis import make_redis
 from tradingbot.core.settings import Settings
+from tradingbot.events.publisher import EventPublisher
 from tradingbot.events.service import EventType, record
 from tradingbot.users.models import User
 
@@ -73,14 +77,37 @@ async def protocols(port: int, account: Account) -> list[Subprotocol]:
     return [Subprotocol(protocol) for protocol in answer.json()["protocols"]]
 
 
-async def open_live(
-    port: int, account: Account, after: int | None = None, **options: Any
-) -> ClientConnection:
+class LiveClient(ClientConnection):
+    """Keeps what comes while something else is waited for: events, and what was told of health last."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.health: dict[str, str] = {}
+        self.unread: deque[dict[str, Any]] = deque()
+
+    async def take(self) -> dict[str, Any]:
+        """The next message, whatever it is."""
+        message: dict[str, Any] = json.loads(await asyncio.wait_for(self.recv(), PATIENCE))
+        if message["type"] in ("ready", "health"):
+            self.health = message["data"]
+        return message
+
+
+async def connect_live(
+    port: int, offered: list[Subprotocol], after: int | None = None, **options: Any
+) -> LiveClient:
+    """Connects with what `protocols` gave."""
+    socket = await connect(url(port, after), subprotocols=offered, create_connection=LiveClient, **options)
+    assert isinstance(socket, LiveClient)
+    return socket
+
+
+async def open_live(port: int, account: Account, after: int | None = None, **options: Any) -> LiveClient:
     """Connects with a new ticket."""
-    return await connect(url(port, after), subprotocols=await protocols(port, account), **options)
+    return await connect_live(port, await protocols(port, account), after, **options)
 
 
-async def listen(port: int, account: Account, after: int | None = None, **options: Any) -> ClientConnection:
+async def listen(port: int, account: Account, after: int | None = None, **options: Any) -> LiveClient:
     """Connects, and takes the first message."""
     socket = await open_live(port, account, after, **options)
     ready = await receive(socket)
@@ -89,14 +116,23 @@ async def listen(port: int, account: Account, after: int | None = None, **option
     return socket
 
 
-async def receive(socket: ClientConnection) -> dict[str, Any]:
+async def refusal(port: int, offered: list[Subprotocol], query: str = "") -> httpx.Response:
+    """What a handshake is answered that is refused."""
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(url(port) + query, subprotocols=offered)
+    answer = refused.value.response
+    return httpx.Response(
+        answer.status_code, headers=list(answer.headers.raw_items()), content=bytes(answer.body)
+    )
+
+
+async def receive(socket: LiveClient) -> dict[str, Any]:
     """The next message."""
-    message: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), PATIENCE))
-    return message
+    return socket.unread.popleft() if socket.unread else await socket.take()
 
 
-async def events(socket: ClientConnection, count: int) -> list[dict[str, Any]]:
-    """The next numbered messages, without what is told of health meanwhile."""
+async def events(socket: LiveClient, count: int) -> list[dict[str, Any]]:
+    """The next numbered messages."""
     found: list[dict[str, Any]] = []
     while len(found) < count:
         message = await receive(socket)
@@ -105,7 +141,18 @@ async def events(socket: ClientConnection, count: int) -> list[dict[str, Any]]:
     return found
 
 
-async def sequences(socket: ClientConnection, count: int) -> list[int]:
+async def health(socket: LiveClient, **expected: str) -> None:
+    """Waits until this is what the client was told last."""
+    async with asyncio.timeout(PATIENCE):
+        while not expected.items() <= socket.health.items():
+            message = await socket.take()
+            if message["type"] == "health":
+                assert "sequence" not in message
+            else:
+                socket.unread.append(message)
+
+
+async def sequences(socket: LiveClient, count: int) -> list[int]:
     """The numbers of the next events."""
     return [event["sequence"] for event in await events(socket, count)]
 
@@ -130,3 +177,16 @@ async def record_events(database: Database, user_id: UUID, count: int, **data: A
     for number in range(count):
         async with database.transaction() as session:
             await record(session, user_id, EventType.ORDER, {"number": number, **data})
+
+
+@asynccontextmanager
+async def publishing(settings: Settings) -> AsyncIterator[Database]:
+    """A database whose events are published, as in another process."""
+    redis = make_redis(settings)
+    publisher = EventPublisher(redis)
+    publisher.start()
+    database = Database(settings, publisher.publish_all)
+    yield database
+    await publisher.close()
+    await database.close()
+    await redis.aclose()
