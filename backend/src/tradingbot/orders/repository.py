@@ -244,15 +244,11 @@ async def request_cancel(session: AsyncSession, order_id: UUID) -> Order | None:
     return (await session.execute(statement)).scalar_one_or_none()
 
 
-async def under_way(
-    session: AsyncSession, strategy_id: UUID, symbol: str, without: UUID | None = None
-) -> Sequence[UUID]:
+async def under_way(session: AsyncSession, strategy_id: UUID, symbol: str) -> Sequence[UUID]:
     """Gives the strategy's orders in the symbol that were sent and are not known to be over."""
     statement = select(Order.id).where(
         Order.strategy_id == strategy_id, Order.symbol == symbol, Order.state.in_(_UNDER_WAY)
     )
-    if without is not None:
-        statement = statement.where(Order.id != without)
     return (await session.execute(statement.order_by(Order.created_at))).scalars().all()
 
 

@@ -1,0 +1,287 @@
+"""One order between us and an exchange: what comes of it in the rarer turns that things may take."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import update
+
+from tests.desk import SYMBOL, Desk, open_desk
+from tests.fake_exchange import Bench, FakeExchange, open_bench
+from tradingbot.core.models import utc_now
+from tradingbot.core.settings import Settings
+from tradingbot.exchanges.base import CredentialsError, Exchange, NotSentError, OrderReport, Trade
+from tradingbot.exchanges.models import ExchangeAccount
+from tradingbot.orders import placing
+from tradingbot.orders.exchange_pool import ExchangePool, ask
+from tradingbot.orders.models import Order, OrderState, Side
+from tradingbot.orders.outcome import DONE
+from tradingbot.outbox.models import OutboxRow
+from tradingbot.positions import closing
+from tradingbot.positions.models import Position
+from tradingbot.signals.models import SignalStatus
+
+D = Decimal
+LOT = D("0.01")
+
+
+@pytest.fixture
+def settings(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Settings:
+    quick = {"WORKER_RETRY_DELAY": "0.02", "WORKER_RETRY_LONGEST": "0.1", "EXCHANGE_TIMEOUT": "2"}
+    for name, value in quick.items():
+        monkeypatch.setenv(name, value)
+    return Settings()
+
+
+@pytest.fixture
+async def desk(settings: Settings) -> AsyncIterator[Desk]:
+    async with open_desk(settings) as desk:
+        yield desk
+
+
+@pytest.fixture
+async def bench(desk: Desk, settings: Settings) -> AsyncIterator[Bench]:
+    async with open_bench(desk, settings) as bench:
+        yield bench
+
+
+async def stored(desk: Desk, **columns: Any) -> Order:
+    """Stores an order that nobody has queued."""
+    account = await desk.account()
+    values = {"client_order_id": f"tb{uuid4().hex[:20]}", "symbol": SYMBOL, "side": Side.BUY, "quantity": LOT}
+    order = Order(
+        user_id=desk.user_id,
+        strategy_id=columns.pop("strategy_id", None) or await desk.strategy(account),
+        exchange_account_id=account,
+        **(values | columns),
+    )
+    async with desk.database.transaction() as session:
+        session.add(order)
+        await session.flush()
+        await session.refresh(order)
+    return order
+
+
+async def account_of(desk: Desk, order: Order) -> ExchangeAccount:
+    (account,) = await desk.all(ExchangeAccount, ExchangeAccount.id == order.exchange_account_id)
+    return account  # type: ignore[no-any-return]  # `all` is of any model
+
+
+async def close_by_hand(desk: Desk, bench: Bench) -> UUID:
+    """Buys, and queues an order that sells it all again."""
+    await desk.queue(await desk.strategy(await desk.account()))
+    await bench.work()
+    (position,) = await desk.all(Position)
+    async with desk.database.transaction() as session:
+        return (await closing.close(session, desk.user_id, position.id, "key")).id
+
+
+def open_by(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, opener: Callable[[ExchangeAccount], Exchange]
+) -> None:
+    monkeypatch.setattr(bench.exchanges, "_opener", opener)
+    bench.exchanges._open.clear()
+
+
+def cannot(error: Exception) -> Callable[[ExchangeAccount], Exchange]:
+    def opener(_account: ExchangeAccount) -> Exchange:
+        raise error
+
+    return opener
+
+
+async def test_a_process_that_was_held_up_does_not_send(
+    desk: Desk, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the fence and the request: by now others may take the order for lost."""
+    times: Iterator[float] = iter([0.0, 1.1])
+    monkeypatch.setattr(placing, "monotonic", lambda: next(times, 0.0))
+    await desk.queue(await desk.strategy())
+    await bench.turn()
+    assert (await desk.order()).state == OrderState.SUBMITTED
+    assert bench.exchange.sent == []
+    await bench.work()
+    order = await desk.order()
+    assert (order.state, order.attempts) == (OrderState.FILLED, 2)
+    assert len(bench.exchange.sent) == 1
+
+
+async def test_an_earlier_order_whose_fate_is_unknown_is_cleared_up_first(desk: Desk, bench: Bench) -> None:
+    earlier = await stored(desk, state="unknown", attempts=1, submitted_at=utc_now() - timedelta(seconds=60))
+    await desk.queue(earlier.strategy_id)
+    await bench.work()
+    first, second = await desk.orders()
+    assert (first.id, first.state, second.state) == (earlier.id, OrderState.FILLED, OrderState.FILLED)
+    assert bench.exchange.taken == [first.client_order_id, second.client_order_id]
+
+
+@pytest.mark.parametrize(("answers", "state"), [([], "rejected"), (["not_sent"], "filled")])
+async def test_a_refusal_of_the_second_attempt_counts_when_the_first_did_not_arrive(
+    desk: Desk, bench: Bench, answers: list[str], state: str
+) -> None:
+    bench.exchange.settle_time = 0.0
+    bench.exchange.script.extend(["dropped", "rejected"])
+    await desk.queue(await desk.strategy())
+    await bench.turn()
+    bench.exchange.questions.extend(["", *answers])
+    await bench.work()
+    order = await desk.order()
+    assert order.state == state
+    assert bench.exchange.taken == ([order.client_order_id] if state == "filled" else [])
+
+
+@pytest.mark.parametrize("error", [CredentialsError("no such exchange"), RuntimeError("out of order")])
+async def test_an_order_that_may_be_at_the_exchange_is_never_given_up(
+    desk: Desk, bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    bench.exchange.script.append("lost")
+    await desk.queue(await desk.strategy())
+    await bench.turn()
+    open_by(bench, monkeypatch, cannot(error))
+    for _ in range(9):
+        async with desk.database.transaction() as session:
+            await session.execute(update(OutboxRow).values(available_at=utc_now() - timedelta(seconds=1)))
+        await bench.turn()
+    assert (await desk.order()).state == OrderState.UNKNOWN
+    open_by(bench, monkeypatch, lambda _account: bench.exchange)
+    await bench.work()
+    order = await desk.order()
+    assert order.state == OrderState.FILLED
+    assert bench.exchange.taken == [order.client_order_id]
+
+
+@pytest.mark.parametrize("error", [CredentialsError("no such exchange"), RuntimeError("out of order")])
+async def test_an_order_that_was_not_sent_is_given_up(
+    desk: Desk, bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    bench.exchange.script.append("not_sent")
+    signal_id = await desk.queue(await desk.strategy())
+    await bench.turn()
+    open_by(bench, monkeypatch, cannot(error))
+    await bench.work()
+    assert (await desk.order()).state == OrderState.REJECTED
+    signal = await desk.signal(signal_id)
+    assert signal.status == SignalStatus.FAILED
+    assert (signal.status_reason or "").split(": ")[0] in (
+        "the exchange account cannot be used",
+        "internal error",
+    )
+    assert "failure" in bench.told.kinds()
+
+
+async def test_a_close_by_hand_that_the_exchange_refuses_is_told(desk: Desk, bench: Bench) -> None:
+    order_id = await close_by_hand(desk, bench)
+    bench.exchange.script.append("rejected")
+    await bench.work()
+    (order,) = await desk.all(Order, Order.id == order_id)
+    assert (order.state, order.reason) == (OrderState.REJECTED, "Account has insufficient balance.")
+    assert bench.told.messages[-1][:2] == ("failure", f"{SYMBOL}: order refused by the exchange")
+
+
+async def test_a_close_by_hand_that_waited_for_too_long_is_not_sent_and_told(
+    desk: Desk, bench: Bench, settings: Settings
+) -> None:
+    order_id = await close_by_hand(desk, bench)
+    async with desk.database.transaction() as session:
+        long_ago = Order.created_at - timedelta(seconds=settings.webhook_max_age + 1)
+        await session.execute(update(Order).where(Order.id == order_id).values(created_at=long_ago))
+    await bench.work()
+    (order,) = await desk.all(Order, Order.id == order_id)
+    assert order.state == OrderState.REJECTED
+    assert bench.told.messages[-1][:2] == ("failure", f"{SYMBOL}: order not sent")
+    assert len(bench.exchange.sent) == 1
+
+
+async def test_a_close_by_hand_on_an_account_that_cannot_be_opened_is_told(
+    desk: Desk, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order_id = await close_by_hand(desk, bench)
+    open_by(bench, monkeypatch, cannot(CredentialsError("no such exchange")))
+    await bench.work()
+    (order,) = await desk.all(Order, Order.id == order_id)
+    assert order.state == OrderState.REJECTED
+    assert bench.told.messages[-1][:2] == ("failure", f"{SYMBOL}: order not sent")
+
+
+async def test_an_order_that_was_taken_for_lost_and_is_there_after_all_is_booked(
+    desk: Desk, bench: Bench
+) -> None:
+    order = await stored(desk, state="new", attempts=1, submitted_at=utc_now())
+    trade = Trade("1", LOT, D(50000), D(1), "USDT", utc_now())
+    report = OrderReport(order.client_order_id, "x1", OrderState.FILLED, (trade,))
+    account = await account_of(desk, order)
+    for _ in range(2):
+        adopted = await bench.executor.placer.adopt(order.id, report, account)
+        assert adopted is not None
+        assert (adopted.state, adopted.filled_quantity) == (OrderState.FILLED, LOT)
+    assert await bench.executor.placer.place(order.id) == DONE
+    assert bench.exchange.sent == []
+    assert await desk.held(order.strategy_id) == LOT
+
+
+async def test_an_old_answer_does_not_undo_a_newer_one(desk: Desk, bench: Bench) -> None:
+    order = await stored(desk, state="unknown", attempts=1, submitted_at=utc_now())
+    account = await account_of(desk, order)
+    trade = Trade("1", LOT / 2, D(50000), D(1), "USDT", utc_now())
+    partly = OrderReport(order.client_order_id, "x1", OrderState.PARTIALLY_FILLED, (trade,))
+    for state in (OrderState.SUBMITTED, OrderState.PARTIALLY_FILLED, OrderState.SUBMITTED):
+        report = partly if state == OrderState.PARTIALLY_FILLED else OrderReport("x", "x1", state)
+        await bench.executor.placer.adopt(order.id, report, account)
+    after = await desk.order()
+    assert (after.state, after.filled_quantity) == (OrderState.PARTIALLY_FILLED, LOT / 2)
+    assert len(await desk.fills()) == 1
+
+
+async def test_orders_that_are_gone_need_nothing(desk: Desk, bench: Bench) -> None:
+    placer, gone = bench.executor.placer, uuid4()
+    account = await account_of(desk, await stored(desk))
+    assert await placer.place(gone) == DONE
+    assert await placer.cancel(gone) == DONE
+    assert await placer.refresh(gone) is True
+    assert await placer.adopt(gone, OrderReport("x", "x1", OrderState.FILLED), account) is None
+
+
+async def test_an_exchange_in_use_is_closed_when_the_last_one_lets_go(desk: Desk) -> None:
+    made: list[FakeExchange] = []
+
+    def opener(_account: ExchangeAccount) -> Exchange:
+        made.append(FakeExchange())
+        return made[-1]
+
+    pool = ExchangePool(opener, 1)
+    account = await account_of(desk, await stored(desk))
+    async with pool.of(account) as first:
+        async with pool.of(account) as same:
+            assert same is first
+        account.fee_rate = D("0.5")
+        async with pool.of(account) as other:
+            assert other is not first
+            assert [exchange.closed for exchange in made] == [0, 0]
+    assert [exchange.closed for exchange in made] == [1, 0]
+    await pool.close()
+    assert [exchange.closed for exchange in made] == [1, 1]
+
+
+async def test_an_exchange_that_does_not_close_is_left(
+    desk: Desk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange = FakeExchange()
+
+    async def close() -> None:
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(exchange, "close", close)
+    pool = ExchangePool(lambda _account: exchange, 1)
+    async with pool.of(await account_of(desk, await stored(desk))):
+        pass
+    await pool.close()
+    assert "an exchange does not close" in capsys.readouterr().out
+
+
+async def test_a_question_is_waited_for_so_long_and_no_longer() -> None:
+    with pytest.raises(NotSentError, match="in time"):
+        await ask(asyncio.Event().wait(), 0.01)
