@@ -393,6 +393,15 @@ async def test_what_cannot_be_closed(api: Api, desk: Desk) -> None:
         assert_problem(await api.close(btc, key), 422)
 
 
+async def test_one_key_for_two_positions_at_once_closes_one(api: Api, desk: Desk) -> None:
+    await desk.hold("1")
+    await desk.hold("1", symbol="ETHUSDT")
+    positions = ids(await api.items("/positions"))
+    answers = await asyncio.gather(*(api.close(position) for position in positions))
+    assert sorted(answer.status_code for answer in answers) == [202, 409]
+    assert len(await queued(desk)) == 1
+
+
 async def test_cancelling_asks_the_worker_once(api: Api, desk: Desk) -> None:
     order = await desk.order(state="submitted")
     first = await api.post(f"/orders/{order.id}/cancel")

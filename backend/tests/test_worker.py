@@ -12,11 +12,14 @@ from sqlalchemy import text, update
 
 from tests.desk import Desk, open_desk, running_worker, until, working_here
 from tests.stub_exchange import Fault, StubExchange
+from tradingbot.core.errors import UnavailableError
 from tradingbot.core.settings import Settings
+from tradingbot.core.tasks import stop
 from tradingbot.orders.models import OrderState
 from tradingbot.orders.outcome import no_steps
 from tradingbot.outbox.models import OutboxRow
 from tradingbot.worker.heartbeat import Heartbeat
+from tradingbot.worker.listener import Listener
 from tradingbot.worker.main import opener, supervise, worker
 from tradingbot.worker.periodic import repeat
 
@@ -198,7 +201,13 @@ async def test_a_job_that_ends_by_itself_ends_the_worker_with_its_error(settings
     assert stopping.is_set()
 
 
-async def test_a_job_that_fails_is_done_again(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(RuntimeError("out of order"), "a job failed"), (UnavailableError("away"), "put off")],
+)
+async def test_a_job_that_fails_is_done_again(
+    capsys: pytest.CaptureFixture[str], error: Exception, said: str
+) -> None:
     done = asyncio.Event()
     rounds = 0
 
@@ -207,17 +216,21 @@ async def test_a_job_that_fails_is_done_again(capsys: pytest.CaptureFixture[str]
         rounds += 1
         if rounds == 3:
             done.set()
-        raise RuntimeError("out of order")
+        raise error
 
     task = asyncio.create_task(repeat("job", 0.001, job))
     async with asyncio.timeout(10):
         await done.wait()
-    task.cancel()
-    assert capsys.readouterr().out.count("a job failed") >= 2
+    await stop(task)
+    assert capsys.readouterr().out.count(said) >= 2
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(RuntimeError("out of order"), "a turn of the work loop failed"), (UnavailableError("away"), "")],
+)
 async def test_a_turn_that_breaks_does_not_end_the_loop(
-    desk: Desk, settings: Settings, capsys: pytest.CaptureFixture[str]
+    desk: Desk, settings: Settings, capsys: pytest.CaptureFixture[str], error: Exception, said: str
 ) -> None:
     broken = True
 
@@ -225,10 +238,50 @@ async def test_a_turn_that_breaks_does_not_end_the_loop(
         nonlocal broken
         if broken and name == "claimed":
             broken = False
-            raise RuntimeError("out of order")
+            raise error
 
     await desk.queue(await desk.strategy())
     async with working_here(settings, steps):
         await desk.until_idle()
     assert (await desk.order()).state == OrderState.FILLED
-    assert "a turn of the work loop failed" in capsys.readouterr().out
+    assert said in capsys.readouterr().out
+
+
+async def test_who_cannot_listen_says_so_once_and_tries_again(
+    settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = asyncio.Queue[None]()
+
+    async def connect(*_arguments: Any, **_options: Any) -> None:
+        tried.put_nowait(None)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr("tradingbot.worker.listener.asyncpg.connect", connect)
+    monkeypatch.setattr("tradingbot.worker.listener.pause", lambda *_arguments: 0.0)
+    task = asyncio.create_task(Listener(settings, asyncio.Event()).run())
+    async with asyncio.timeout(10):
+        for _ in range(3):
+            await tried.get()
+    await stop(task)
+    assert capsys.readouterr().out.count("not listening for work") == 1
+
+
+async def test_a_silent_connection_is_asked_for_a_sign_of_life(
+    desk: Desk, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tradingbot.worker.listener._CHECK", 0.01)
+    wake = asyncio.Event()
+    task = asyncio.create_task(Listener(settings, wake).run())
+    await until_listening(desk)
+
+    async def was_asked() -> bool:
+        async with desk.database.transaction() as session:
+            asked = text(f"SELECT count(*) {LISTENERS} AND query = 'SELECT 1'")
+            return int((await session.execute(asked)).scalar_one()) > 0
+
+    await until(was_asked)
+    wake.clear()
+    await desk.queue(await desk.strategy())
+    async with asyncio.timeout(10):
+        await wake.wait()
+    await stop(task)
