@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
 from tests.conftest import client_of
@@ -157,6 +158,20 @@ async def test_every_body_and_every_answer_has_an_example(client: httpx.AsyncCli
         if not has_example(content["schema"], document)
     ]
     assert without == []
+
+
+async def test_examples_are_as_their_schemas_say(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+    receive = document["paths"]["/api/v1/webhooks/tradingview/{token}"]["post"]
+    schemas = document["components"]["schemas"] | {
+        "Alert": receive["requestBody"]["content"]["application/json"]["schema"]
+    }
+    for name, schema in schemas.items():
+        if "example" in schema:
+            whole = schema | {"components": document["components"]}
+            OAS31Validator(whole).validate(schema["example"])
+            if name.endswith(("Out", "Detail", "Page", "Created")):
+                assert set(schema["example"]) == set(schema["properties"]), name
 
 
 async def test_every_reference_leads_somewhere(client: httpx.AsyncClient) -> None:

@@ -20,9 +20,28 @@ class Application(FastAPI):
             for name in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(name, None)
             schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            for schema in schemas.values():
+                _put_nulls_back(schema.get("example"), schema, schemas)
             for path in super().openapi()["paths"].values():
                 for operation in path.values():
                     if "requestBody" in operation:
                         for status, answer in _UNREADABLE.items():
                             operation["responses"].setdefault(str(status), answer)
         return super().openapi()
+
+
+def _put_nulls_back(example: Any, schema: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """FastAPI takes all that is null out of examples, also what has to be there."""
+    if "$ref" in schema:
+        schema = schemas[schema["$ref"].rpartition("/")[2]]
+    for one in schema.get("anyOf", ()):
+        _put_nulls_back(example, one, schemas)
+    if isinstance(example, list) and "items" in schema:
+        for item in example:
+            _put_nulls_back(item, schema["items"], schemas)
+    if isinstance(example, dict):
+        for name, member in schema.get("properties", {}).items():
+            if name in example:
+                _put_nulls_back(example[name], member, schemas)
+            elif name in schema.get("required", ()):
+                example[name] = None

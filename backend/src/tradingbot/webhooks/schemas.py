@@ -75,13 +75,23 @@ class Alert(BaseModel):
     )
 
     symbol: Annotated[
-        str, Field(min_length=1, max_length=64, validation_alias=AliasChoices("symbol", "ticker"))
+        str,
+        Field(
+            min_length=1,
+            max_length=64,
+            validation_alias=AliasChoices("symbol", "ticker"),
+            description="May be called `ticker`.",
+        ),
     ]
     action: Annotated[Action | None, BeforeValidator(_lower_case)] = None
     market_position: Annotated[MarketPosition | None, BeforeValidator(_lower_case)] = None
     position_size: Amount | None = None
     quantity: Annotated[
-        Amount | None, Field(validation_alias=AliasChoices("quantity", "qty", "contracts"))
+        Amount | None,
+        Field(
+            validation_alias=AliasChoices("quantity", "qty", "contracts"),
+            description="May be called `qty` or `contracts`.",
+        ),
     ] = None
     price: Amount | None = None
     id: Identifier | None = None
