@@ -172,7 +172,7 @@ class Bench:
     reconciler: Reconciler
     desk: Desk
 
-    async def work(self, turns: int = 50, seconds: float = 10) -> None:
+    async def work(self, seconds: float = 60) -> None:
         """Works until the outbox is empty."""
         async with asyncio.timeout(seconds):
             while not await self.desk.is_idle():

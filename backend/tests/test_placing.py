@@ -15,7 +15,7 @@ from tests.fake_exchange import Bench, FakeExchange, open_bench
 from tradingbot.core.models import utc_now
 from tradingbot.core.settings import Settings
 from tradingbot.exchanges.base import CredentialsError, Exchange, NotSentError, OrderReport, Trade
-from tradingbot.exchanges.models import ExchangeAccount
+from tradingbot.exchanges.models import ExchangeAccount, Mode
 from tradingbot.orders import placing
 from tradingbot.orders.exchange_pool import ExchangePool, ask
 from tradingbot.orders.models import Order, OrderState, Side
@@ -205,6 +205,21 @@ async def test_a_close_by_hand_on_an_account_that_cannot_be_opened_is_told(
     (order,) = await desk.all(Order, Order.id == order_id)
     assert order.state == OrderState.REJECTED
     assert bench.told.messages[-1][:2] == ("failure", f"{SYMBOL}: order not sent")
+
+
+async def test_a_live_order_that_is_left_from_before_is_not_sent_under_binance_testnet(
+    desk: Desk, bench: Bench
+) -> None:
+    order = await stored(desk)
+    async with desk.database.transaction() as session:
+        live = update(ExchangeAccount).where(ExchangeAccount.id == order.exchange_account_id)
+        await session.execute(live.values(mode=Mode.LIVE))
+    assert await bench.executor.placer.place(order.id) == DONE
+    after = await desk.order()
+    assert after.state == OrderState.REJECTED
+    assert "BINANCE_TESTNET" in (after.reason or "")
+    assert bench.exchange.sent == []
+    assert bench.told.kinds() == ["failure"]
 
 
 async def test_an_order_that_was_taken_for_lost_and_is_there_after_all_is_booked(

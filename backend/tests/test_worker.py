@@ -103,7 +103,7 @@ async def test_a_stopped_worker_finishes_what_it_has_in_hand_and_begins_nothing_
     for _ in range(2):
         await desk.queue(strategy)
     stub.faults.add(Fault("delay", "after", seconds=1.5))
-    async with running_worker(tmp_path) as process:
+    async with running_worker(tmp_path, RECONCILE_INTERVAL=str(NEVER)) as process:
         await stub.came("/order")
         assert await process.stop() == 0
         assert "the worker has stopped" in process.log.read_text()
@@ -117,7 +117,8 @@ async def test_a_stopped_worker_does_not_wait_for_ever_and_releases_the_rest(
 ) -> None:
     await desk.queue(await desk.strategy(await desk.account()))
     stub.faults.add(Fault("delay", "after", seconds=4))
-    async with running_worker(tmp_path, WORKER_SHUTDOWN_TIMEOUT="0.2") as process:
+    hasty = running_worker(tmp_path, WORKER_SHUTDOWN_TIMEOUT="0.2", RECONCILE_INTERVAL=str(NEVER))
+    async with hasty as process:
         await stub.came("/order")
         assert await process.stop() == 0
         assert "released before its work is done" in process.log.read_text()
