@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from tests.desk import SYMBOL, Desk, open_desk
 from tests.fake_exchange import Bench, FakeExchange, open_bench
@@ -20,7 +21,9 @@ from tradingbot.risk import halts
 from tradingbot.risk.halts import Target
 from tradingbot.risk.models import Rule
 from tradingbot.signals.models import SignalStatus
+from tradingbot.strategies import service as strategies
 from tradingbot.strategies.models import Strategy
+from tradingbot.strategies.schemas import StrategyChanges
 from tradingbot.users.models import User
 from tradingbot.worker.main import opener
 
@@ -389,6 +392,44 @@ async def test_orders_of_a_strategy_are_in_the_order_of_its_signals(desk: Desk, 
     await bench.work()
     assert [order.signal_id for order in await desk.orders()] == signals
     assert [order.quantity for order in bench.exchange.sent] == [1, 1, 2, 3, 4]
+
+
+async def move_to(session: AsyncSession, desk: Desk, strategy_id: UUID, account: UUID) -> None:
+    strategy = await strategies.get(session, desk.user_id, strategy_id, change=True)
+    await strategies.change(session, strategy, StrategyChanges(exchange_account_id=account))
+
+
+async def test_an_account_that_changes_while_the_exchange_is_asked_is_not_traded_on(
+    desk: Desk, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, after = await desk.account(), await desk.account()
+    strategy = await desk.strategy(before)
+    original = bench.exchange.price
+
+    async def price(symbol: str) -> Decimal | None:
+        async with desk.database.transaction() as session:
+            await move_to(session, desk, strategy, after)
+        return await original(symbol)
+
+    monkeypatch.setattr(bench.exchange, "price", price)
+    signal_id = await desk.queue(strategy)
+    await bench.work()
+    order = await desk.order()
+    assert (order.exchange_account_id, order.signal_id) == (after, signal_id)
+    assert len(bench.exchange.sent) == 1
+
+
+async def test_an_account_that_is_being_changed_is_waited_for(desk: Desk, bench: Bench) -> None:
+    strategy, account = await desk.strategy(await desk.account()), await desk.account()
+    await desk.queue(strategy)
+    async with desk.database.transaction() as session:
+        await move_to(session, desk, strategy, account)
+        deciding = asyncio.create_task(bench.turn())
+        done, _ = await asyncio.wait([deciding], timeout=0.5)
+        assert not done
+    await deciding
+    await bench.work()
+    assert (await desk.order()).exchange_account_id == account
 
 
 async def an_order(desk: Desk, account: UUID) -> UUID:

@@ -81,7 +81,7 @@ class Decider:
             order = await self._conclude(changes, signal_id, row.created_at, account, market)
             await self._steps("deciding")
         await self._steps("decided")
-        return None if order is None else order.id
+        return order.id if isinstance(order, Order) else order
 
     async def _take(self, row: OutboxRow, signal_id: UUID) -> tuple[Case, ExchangeAccount] | UUID | None:
         """Finds what a stopped worker may have done already, and asks what needs no exchange."""
@@ -145,13 +145,15 @@ class Decider:
 
     async def _conclude(
         self, changes: Changes, signal_id: UUID, queued_at: datetime, account: ExchangeAccount, market: Market
-    ) -> Order | None:
+    ) -> Order | Later | None:
         session = changes.session
         # Settings may have changed while the exchange was asked.
-        case = await repository.case(session, signal_id, queued_at)
+        case = await repository.case(session, signal_id, queued_at, keep=True)
         if case is None or case.signal.status != SignalStatus.QUEUED:
             return None
         signal, strategy = case.signal, case.strategy
+        if (await _account(changes, strategy)).id != account.id:
+            return Later("the strategy trades on another account now", 0)
         held = await positions.expected_quantity(session, strategy.id, signal.symbol)
         intent = desired_order(strategy, signal, held, market.price, market.equity)
         if isinstance(intent, RefusalReason):

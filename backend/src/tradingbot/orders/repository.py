@@ -53,10 +53,13 @@ async def take_signal(session: AsyncSession, signal_id: UUID) -> bool:
     return (await session.execute(statement.returning(Signal.id))).first() is not None
 
 
-async def case(session: AsyncSession, signal_id: UUID, queued_at: datetime) -> Case | None:
+async def case(
+    session: AsyncSession, signal_id: UUID, queued_at: datetime, *, keep: bool = False
+) -> Case | None:
     """Gives the signal and what belongs to it; None if it is gone.
 
-    Its age is counted from when it was queued, or sent, if that was earlier by the sender's account.
+    Its age is counted from when it was queued, or sent, if that was earlier by the sender's account. With
+    `keep` the strategy stays as it is until the transaction ends.
     """
     now = func.clock_timestamp()
     age = func.extract("epoch", now - func.least(Signal.sent_at, queued_at))
@@ -67,6 +70,8 @@ async def case(session: AsyncSession, signal_id: UUID, queued_at: datetime) -> C
         .where(Signal.id == signal_id)
         .execution_options(populate_existing=True)
     )
+    if keep:
+        statement = statement.with_for_update(read=True, of=Strategy)
     row = (await session.execute(statement)).one_or_none()
     if row is None:
         return None
