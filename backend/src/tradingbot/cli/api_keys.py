@@ -60,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def days(text: str) -> int:
     """Reads a number of days from the command line."""
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= MAX_DAYS:
+    if not text.isascii() or not text.isdigit() or len(text) > 6 or not 1 <= int(text) <= MAX_DAYS:
         raise argparse.ArgumentTypeError(f"a number from 1 to {MAX_DAYS}")
     return int(text)
 

@@ -1,15 +1,12 @@
 """`tradingbot halt on|off|status`: the kill switches. They need PostgreSQL alone."""
 
 import argparse
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tradingbot.cli.arguments import add_json, email, name
-from tradingbot.core.database import Database
+from tradingbot.cli.database import in_transaction
 from tradingbot.core.errors import NotFoundError, UnprocessableError
 from tradingbot.core.refusal import load
 from tradingbot.core.settings import DatabaseSettings
@@ -21,7 +18,6 @@ from tradingbot.strategies import repository as strategies
 from tradingbot.users import repository as users
 
 _REACH = "a strategy (--user and --strategy), all of a user's (--user), or everybody's (neither)"
-ResultT = TypeVar("ResultT")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +59,7 @@ def run_on(arguments: argparse.Namespace) -> int:
     async def switch(session: AsyncSession) -> None:
         await halts.switch_on(session, await _target(session, arguments), arguments.reason)
 
-    _within_transaction(switch)
+    in_transaction(load(DatabaseSettings), switch)
     print(f"halted: {_name(arguments)}")
     return 0
 
@@ -74,14 +70,14 @@ def run_off(arguments: argparse.Namespace) -> int:
     async def switch(session: AsyncSession) -> bool:
         return await halts.switch_off(session, await _target(session, arguments))
 
-    was_on = _within_transaction(switch)
+    was_on = in_transaction(load(DatabaseSettings), switch)
     print(f"{'no longer halted' if was_on else 'was not halted'}: {_name(arguments)}")
     return 0
 
 
 def run_status(arguments: argparse.Namespace) -> int:
     """Lists the halts, the farthest reaching first."""
-    rows = _within_transaction(repository.list_all)
+    rows = in_transaction(load(DatabaseSettings), repository.list_all)
     if arguments.json:
         shown = [
             {**HaltOut.of(halt).model_dump(mode="json"), "user": user, "strategy": strategy}
@@ -117,15 +113,3 @@ def _name(arguments: argparse.Namespace) -> str:
     if arguments.user is None:
         return "everybody"
     return f"{arguments.user} {arguments.strategy or 'all strategies'}"
-
-
-def _within_transaction(work: Callable[[AsyncSession], Awaitable[ResultT]]) -> ResultT:
-    async def run() -> ResultT:
-        database = Database(load(DatabaseSettings))
-        try:
-            async with database.transaction() as session:
-                return await work(session)
-        finally:
-            await database.close()
-
-    return asyncio.run(run())

@@ -1,18 +1,17 @@
 """`tradingbot strategy create`, `list` and `rotate-token`."""
 
 import argparse
-import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tradingbot.cli.arguments import add_json, add_owner, name
+from tradingbot.cli.database import in_transaction
 from tradingbot.cli.output import print_once
-from tradingbot.core.database import Database
 from tradingbot.core.errors import ConflictError, NotFoundError
 from tradingbot.core.problems import validation_details
 from tradingbot.core.refusal import load
@@ -27,7 +26,6 @@ from tradingbot.users import repository as users
 from tradingbot.users import service as user_service
 from tradingbot.users.models import User
 
-ResultT = TypeVar("ResultT")
 _LIMITS = {
     "max_position": "largest position, in the base asset",
     "max_order_value": "largest order, in the quote asset",
@@ -112,7 +110,7 @@ def run_create(arguments: argparse.Namespace) -> int:
         return (await strategies.make(session, user.id, placed, key))[1]
 
     try:
-        token = _within_transaction(settings, create)
+        token = in_transaction(settings, create)
     except ConflictError:
         print(
             f"{arguments.user} has a strategy named {arguments.name} already; choose another --name",
@@ -130,7 +128,7 @@ def run_list(arguments: argparse.Namespace) -> int:
         user = await _user(session, arguments.user)
         return await repository.list_of_user(session, user.id, None, None)
 
-    rows = _within_transaction(load(Settings), find)
+    rows = in_transaction(load(Settings), find)
     if arguments.json:
         print(json.dumps([StrategyOut.model_validate(row).model_dump(mode="json") for row in rows]))
         return 0
@@ -151,7 +149,7 @@ def run_rotate(arguments: argparse.Namespace) -> int:
             raise NotFoundError(f"{arguments.user} has no strategy named {arguments.name}.")
         return await strategies.rotate_token(session, strategy, settings.secret_key.get_secret_value())
 
-    _print_address(settings, arguments, _within_transaction(settings, rotate))
+    _print_address(settings, arguments, in_transaction(settings, rotate))
     return 0
 
 
@@ -180,15 +178,3 @@ async def _account(session: AsyncSession, user: User, account: str | None) -> Ex
     if found is None:
         raise NotFoundError(f"{user.email} has no exchange account named {account}.")
     return found
-
-
-def _within_transaction(settings: Settings, work: Callable[[AsyncSession], Awaitable[ResultT]]) -> ResultT:
-    async def run() -> ResultT:
-        database = Database(settings)
-        try:
-            async with database.transaction() as session:
-                return await work(session)
-        finally:
-            await database.close()
-
-    return asyncio.run(run())
