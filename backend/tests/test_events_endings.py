@@ -2,6 +2,7 @@
 
 import asyncio
 import socket as sockets
+from collections.abc import Awaitable
 from pathlib import Path
 from uuid import uuid4
 
@@ -70,36 +71,101 @@ async def test_a_slow_client_is_dropped_and_the_others_go_on(
     async with live_server(settings) as port, publishing(settings) as database:
         quick, slow = await listen(port, account, compression=None), await deaf_client(port, account)
         user = await user_id_of(database, account)
-        received, _ = await asyncio.gather(
-            sequences(quick, 300), record_events(database, user, 300, text="x" * 40_000)
+
+        async def read_when_dropped() -> int | None:
+            await eventually(lambda: drops("slow") == before + 1)
+            return await close_code(slow)
+
+        received, code, _ = await asyncio.gather(
+            sequences(quick, 300), read_when_dropped(), record_events(database, user, 300, text="x" * 40_000)
         )
         assert received == list(range(1, 301)), "nobody waits for the slow one"
-        await eventually(lambda: drops("slow") == before + 1)
-        assert await close_code(slow) == 1013
+        assert code == 1013
         await record_events(database, user, 1)
         assert await sequences(quick, 1) == [301]
         await quick.close()
 
 
-async def test_a_client_that_reads_nothing_is_cut_off(
-    account: Account, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lost = []
+@pytest.fixture
+def lost(monkeypatch: pytest.MonkeyPatch) -> list[LiveProtocol]:
+    """The server's ends of the connections that it has given up."""
+    found: list[LiveProtocol] = []
 
     def connection_lost(connection: LiveProtocol, error: Exception | None) -> None:
-        lost.append(connection)
+        found.append(connection)
         WebSocketsSansIOProtocol.connection_lost(connection, error)
 
     monkeypatch.setattr(LiveProtocol, "connection_lost", connection_lost, raising=False)
+    return found
+
+
+async def test_a_client_that_reads_nothing_is_cut_off(
+    account: Account, monkeypatch: pytest.MonkeyPatch, lost: list[LiveProtocol]
+) -> None:
     monkeypatch.setattr(protocol, "_PATIENCE", 0.1)
     monkeypatch.setenv("WEBSOCKET_SEND_TIMEOUT", "0.2")
     settings = Settings()
     async with live_server(settings) as port, publishing(settings) as database:
-        await record_events(database, await user_id_of(database, account), 300, text="x" * 40_000)
+        await record_events(database, await user_id_of(database, account), 60, text="x" * 200_000)
         silent = await deaf_client(port, account, 0)
         await eventually(lambda: bool(lost))
         # It is not told: there is no place left for it.
         assert await close_code(silent) == 1006
+
+
+async def until_stuck(monkeypatch: pytest.MonkeyPatch, open_client: Awaitable[LiveClient]) -> LiveClient:
+    """Opens a client, and waits until the server cannot write to it."""
+    paused: list[LiveProtocol] = []
+
+    def pause_writing(connection: LiveProtocol) -> None:
+        paused.append(connection)
+        WebSocketsSansIOProtocol.pause_writing(connection)
+
+    monkeypatch.setattr(LiveProtocol, "pause_writing", pause_writing, raising=False)
+    client, times = await open_client, 0
+
+    def is_stuck() -> bool:
+        nonlocal times
+        times = times + 1 if paused and not paused[-1].writable.is_set() else 0
+        return times == 15
+
+    await eventually(is_stuck)
+    return client
+
+
+CLOSE, NONSENSE = b"\x88\x82\x00\x00\x00\x00\x03\xe8", b"\x83\x80\x00\x00\x00\x00"
+
+
+@pytest.mark.parametrize("frame", [CLOSE, NONSENSE], ids=["close", "nonsense"])
+async def test_a_client_that_says_goodbye_and_reads_nothing_is_cut_off(
+    account: Account, monkeypatch: pytest.MonkeyPatch, lost: list[LiveProtocol], frame: bytes
+) -> None:
+    monkeypatch.setattr(protocol, "_PATIENCE", 0.1)
+    settings = Settings()
+    async with live_server(settings) as port, publishing(settings) as database:
+        await record_events(database, await user_id_of(database, account), 60, text="x" * 200_000)
+        silent = await until_stuck(monkeypatch, deaf_client(port, account, 0))
+        silent.transport.write(frame)
+        await eventually(lambda: bool(lost))
+        silent.transport.abort()
+
+
+async def test_the_end_of_the_server_is_told_although_another_client_is_just_closing(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "_PATIENCE", 600)
+    settings = Settings()
+    async with publishing(settings) as database:
+        async with live_server(settings) as port:
+            await record_events(database, await user_id_of(database, account), 60, text="x" * 200_000)
+            earlier = await listen(port, account)
+            silent = await until_stuck(monkeypatch, deaf_client(port, account, 0))
+            later = await listen(port, account)
+            silent.transport.write(CLOSE)
+            await eventually(lambda: REGISTRY.get_sample_value("tradingbot_websocket_connections") == 2)
+        assert await close_code(earlier) == 1012
+        assert await close_code(later) == 1012
+        silent.transport.abort()
 
 
 async def test_a_client_that_reads_nothing_does_not_keep_the_server_from_ending(

@@ -1,11 +1,14 @@
 """Uvicorn's WebSocket protocol, but closing a connection waits for no client, and refusing one is no error.
 
 As it is, `websocket.close` waits until the client takes data again, and a transport that is closed keeps what
-it could not send, and the connection, for as long as the client likes.
+it could not send, and the connection, for as long as the client likes. And the end of the server fails at a
+client that is about to close.
 """
 
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
+from websockets.frames import Frame
 
 _PATIENCE = 5.0
 _PATIENCE_AT_SHUTDOWN = 1.0
@@ -16,13 +19,26 @@ class LiveProtocol(WebSocketsSansIOProtocol):
 
     def shutdown(self) -> None:
         """Closes with 1012; called when the server stops."""
-        super().shutdown()
+        try:
+            super().shutdown()
+        except InvalidState:
+            self.transport.close()
         self.loop.call_later(_PATIENCE_AT_SHUTDOWN, self.transport.abort)
 
     def keepalive_timeout(self) -> None:
         """Closes with 1011; called when a ping is not answered."""
         super().keepalive_timeout()
         self.transport.abort()
+
+    def handle_close(self, event: Frame) -> None:
+        """Answers the close frame of a client that may not read the answer."""
+        super().handle_close(event)
+        self.loop.call_later(_PATIENCE, self.transport.abort)
+
+    def handle_parser_exception(self) -> None:
+        """Closes with a code that says what is wrong with what the client sent."""
+        super().handle_parser_exception()
+        self.loop.call_later(_PATIENCE, self.transport.abort)
 
     async def send(self, message: ASGISendEvent) -> None:
         """Takes what the application sends."""
