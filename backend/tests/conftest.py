@@ -11,6 +11,7 @@ import asyncpg
 import httpx
 import pytest
 from fastapi import FastAPI
+from hypothesis import settings as hypothesis_settings
 from redis import Redis
 
 from tests import servers
@@ -21,6 +22,10 @@ from tradingbot.core.settings import Settings
 from tradingbot.migrations.runner import MigrationSettings, migrate
 from tradingbot.strategies import service as strategies
 from tradingbot.users import service as users
+
+# A deadline would make a busy machine fail tests that are right.
+hypothesis_settings.register_profile("untimed", deadline=None)
+hypothesis_settings.load_profile("untimed")
 
 SECRET_KEY = secrets.token_urlsafe(48)
 WEBHOOK_SECRET = secrets.token_urlsafe(24)

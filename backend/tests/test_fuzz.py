@@ -62,7 +62,7 @@ bodies |= st.tuples(valid, alerts).map(lambda pair: json.dumps(pair[1] | pair[0]
 
 
 @given(bodies)
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 def test_parsing_accepts_or_refuses(body: bytes) -> None:
     try:
         parsed = parse_alert(body)
@@ -215,7 +215,6 @@ def test_ten_thousand_bodies(
 
 _configured = settings(
     max_examples=GENERATED,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 

@@ -142,7 +142,6 @@ def _try(operation: Any, mode: GenerationMode, examples: int, actor: Actor, stat
     @given(operation.as_strategy(generation_mode=mode))
     @configured(
         max_examples=examples,
-        deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
     )
