@@ -13,7 +13,8 @@ from tests.testbed.shell import ROOT, STATE, TestbedError
 NAME = "bench"
 FOLDER = STATE / "bench"
 INVENTORY = FOLDER / "inventory"
-HTTP_PORT, HTTPS_PORT, BACKEND_PORT = 48080, 48443, 48001
+# Below the ports that the kernel gives to outgoing connections (32768 and up), one of which may have any number.
+HTTP_PORT, HTTPS_PORT, BACKEND_PORT = 24080, 24443, 24001
 PROJECT = "/opt/tradingbot"
 # What differs from the demo. The limits would otherwise be what is measured; the open port of the backend lets
 # direct requests come the same way as those through nginx.

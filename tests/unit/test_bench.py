@@ -67,7 +67,7 @@ def test_wrk_with_a_failed_request_is_refused(changes: dict[str, int]) -> None:
 
 def test_wrk_without_a_result_is_refused() -> None:
     with pytest.raises(ValueError, match="unable to connect"):
-        parsers.wrk("unable to connect to 127.0.0.1:48443 Connection refused")
+        parsers.wrk("unable to connect to 127.0.0.1:24443 Connection refused")
 
 
 def test_alerts_are_those_that_were_taken_in() -> None:
