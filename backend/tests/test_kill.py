@@ -121,7 +121,8 @@ async def test_killed_at_a_step(
         await desk.until_idle()
     await assert_traded_once(desk, stub)
     assert (await desk.signal(signal_id)).status == SignalStatus.ORDERED
-    assert [event["id"] for event in await desk.events("signal")] == [str(signal_id)]
+    told = [(event["id"], event["status"]) for event in await desk.events("signal")]
+    assert told == [(str(signal_id), "queued"), (str(signal_id), "ordered")]
 
 
 @pytest.mark.parametrize(("step", "time"), STEPS_AFTER_A_LOST_ANSWER)
@@ -235,14 +236,6 @@ async def test_two_workers_a_bad_exchange_and_a_kill(
 ) -> None:
     """Many signals, several strategies, all kinds of faults, and one of three workers is killed."""
     stub.book.filling = Filling("timed", parts=3, interval=0.02)
-    for fault in (
-        Fault("drop", "after", times=4),
-        Fault("answer", "after", status=503, times=3),
-        Fault("answer", "after", status=504, code=None, times=2),
-        Fault("answer", status=429, code=-1003, retry_after=0, times=2),
-        Fault("drop", method="GET", path="/order", times=3),
-    ):
-        stub.faults.add(fault)
     accounts = [await desk.account(), await desk.account(market=Market.FUTURE, mode=Mode.DEMO)]
     strategies = [[await desk.strategy(account) for _ in range(3)] for account in accounts]
     signals = [
@@ -251,8 +244,19 @@ async def test_two_workers_a_bad_exchange_and_a_kill(
         for group in strategies
         for strategy in group
     ]
+    killing = asyncio.create_task(killed(tmp_path, "placed"))
+    # Before the others can take all the work, and before anything can go wrong with its first order.
+    await until_posted(stub)
+    for fault in (
+        Fault("drop", "after", times=4),
+        Fault("answer", "after", status=503, times=3),
+        Fault("answer", "after", status=504, code=None, times=2),
+        Fault("answer", status=429, code=-1003, retry_after=0, times=2),
+        Fault("drop", method="GET", path="/order", times=3),
+    ):
+        stub.faults.add(fault)
     async with working_here(settings), working_here(settings):
-        await killed(tmp_path, "placed", 3)
+        await killing
         await desk.until_idle()
         await until(desk.is_over)
     orders = await desk.orders()

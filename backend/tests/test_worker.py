@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text, update
 
 from tests.desk import Desk, open_desk, running_worker, until, working_here
+from tests.network import free_port
 from tests.stub_exchange import Fault, StubExchange
 from tradingbot.core.errors import UnavailableError
 from tradingbot.core.settings import Settings
@@ -84,6 +85,17 @@ async def test_a_notification_wakes_the_worker_and_a_lost_one_is_made_up_for(
         await desk.queue(strategy)
         await desk.until_idle()
     assert len(await desk.orders()) == 2
+
+
+async def test_a_worker_that_starts_without_redis_trades_at_once(desk: Desk, tmp_path: Path) -> None:
+    strategy = await desk.strategy(await desk.account())
+    async with running_worker(
+        tmp_path, wait=False, REDIS_URL=f"redis://:Xa8sdKq2@127.0.0.1:{free_port()}/0", STARTUP_TIMEOUT="600"
+    ) as worker:
+        await desk.queue(strategy)
+        await desk.until_idle()
+        assert "Redis" in worker.log.read_text()
+    assert (await desk.order()).state == OrderState.FILLED
 
 
 async def test_what_is_due_later_is_found_by_polling(desk: Desk, settings: Settings) -> None:

@@ -26,12 +26,15 @@ class Step(NamedTuple):
     required: bool = True
 
 
-def startup_steps(settings: Settings, wait: float) -> list[Step]:
-    """Steps one to six; the seventh is the start of the web server. `wait` is in seconds."""
+def startup_steps(settings: Settings, wait: float, redis_wait: float | None = None) -> list[Step]:
+    """Steps one to six; the seventh is the start of the server.
+
+    `wait` is for PostgreSQL and, unless `redis_wait` is given, for Redis; both are in seconds.
+    """
     postgresql, redis = partial(probe_postgresql, settings), partial(probe_redis, settings)
     return [
         Step("wait for PostgreSQL", partial(wait_for, postgresql, wait)),
-        Step("wait for Redis", partial(wait_for, redis, wait)),
+        Step("wait for Redis", partial(wait_for, redis, wait if redis_wait is None else redis_wait)),
         Step("check the schema", partial(check_schema, settings), required=False),
         Step("check directories", partial(check_directories, settings)),
         Step("test PostgreSQL", postgresql),

@@ -57,7 +57,7 @@ async def start(settings: Settings, told: Steps = no_steps) -> int:
 
 async def _prepare(settings: Settings) -> bool:
     """Only PostgreSQL and the directories are needed: without Redis events are late, and nothing else."""
-    for step in startup_steps(settings, settings.startup_timeout):
+    for step in startup_steps(settings, settings.startup_timeout, redis_wait=0):
         required = step.required and "Redis" not in step.name
         try:
             result = await step.run()

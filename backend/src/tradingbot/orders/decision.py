@@ -221,7 +221,9 @@ async def _order(
     if order is None:
         # Another worker was quicker: it has the row by now, or will.
         return await repository.find_of_signal(changes.session, signal.id)
-    await repository.decide_signal(changes.session, signal.id, SignalStatus.ORDERED)
+    decided = await repository.decide_signal(changes.session, signal.id, SignalStatus.ORDERED)
+    if decided is not None:
+        await changes.signal(decided)
     await changes.order(order, account.exchange)
     changes.decided(SignalStatus.ORDERED)
     return order
