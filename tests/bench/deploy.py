@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,8 @@ def play(playbook: str) -> tuple[float, parsers.Play]:
     log = bench.FOLDER / f"{Path(playbook).stem}.log"
     started = time.monotonic()
     with log.open("w") as output:
-        command = ["ansible-playbook", playbook, "-i", str(bench.INVENTORY)]
+        program = Path(sys.executable).with_name("ansible-playbook")
+        command = [str(program), playbook, "-i", str(bench.INVENTORY)]
         subprocess.run(command, cwd=ROOT, env=environment, check=False, stdout=output, stderr=output, timeout=1800)
     seconds = time.monotonic() - started
     try:
