@@ -210,7 +210,7 @@ async def test_exits_are_late_rather_than_never(desk: Desk, bench: Bench, column
     assert (await desk.orders())[1].reduce_only
 
 
-async def test_a_newer_target_supersedes_older_ones_and_closes_but_no_plain_order(
+async def test_a_newer_target_supersedes_older_ones_but_no_plain_order_and_no_exit(
     desk: Desk, bench: Bench
 ) -> None:
     strategy = await desk.strategy()
@@ -224,8 +224,22 @@ async def test_a_newer_target_supersedes_older_ones_and_closes_but_no_plain_orde
     await bench.work()
     statuses = [(await desk.signal(id_)).status for id_ in (long, buy, close, elsewhere, short, again)]
     nothing, ordered = SignalStatus.NOTHING_TO_DO, SignalStatus.ORDERED
-    assert statuses == [nothing, ordered, nothing, ordered, nothing, ordered]
+    assert statuses == [nothing, ordered, ordered, ordered, nothing, ordered]
     assert await desk.held(strategy) == -size
+
+
+async def test_an_exit_is_not_lost_to_a_newer_entry_that_is_refused(desk: Desk, bench: Bench) -> None:
+    strategy = await desk.strategy(max_alert_age=60)
+    await desk.queue(strategy)
+    await bench.work()
+    exits = [await desk.queue(strategy, None, market_position="flat") for _ in range(2)]
+    entry = await desk.queue(strategy, None, market_position="long", position_size=Decimal(1))
+    await wait_in_queue(desk, 9999)
+    await bench.work()
+    assert (await desk.refusal(entry)).rule == Rule.STALE
+    statuses = [(await desk.signal(id_)).status for id_ in exits]
+    assert statuses == [SignalStatus.NOTHING_TO_DO, SignalStatus.ORDERED]
+    assert await desk.held(strategy) == 0
 
 
 async def test_a_target_that_is_reached_asks_for_nothing(desk: Desk, bench: Bench) -> None:

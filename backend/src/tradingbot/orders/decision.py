@@ -26,7 +26,7 @@ from tradingbot.risk import service as risk
 from tradingbot.risk.evaluate import RefusalReason, evaluate
 from tradingbot.risk.models import Rule
 from tradingbot.risk.sizing import OrderIntent, desired_order
-from tradingbot.signals.models import Signal, SignalStatus
+from tradingbot.signals.models import MarketPosition, Signal, SignalStatus
 from tradingbot.strategies.models import Sizing, Strategy
 
 _WAIT_FOR_ORDER = 0.5
@@ -112,8 +112,15 @@ class Decider:
             return case, account
 
     async def _is_superseded(self, changes: Changes, signal: Signal, row_id: int) -> bool:
-        """Tells whether a newer target makes this pointless. Plain buys and sells add up: all are traded."""
-        if signal.market_position is None and not is_exit(signal):
+        """Tells whether a newer target makes this pointless. Plain buys and sells add up: all are traded.
+
+        An exit gives way to another exit alone: a newer entry may be refused, and the position would stay.
+        """
+        if is_exit(signal):
+            return await repository.has_newer_target(
+                changes.session, signal, row_id, Signal.market_position == MarketPosition.FLAT
+            )
+        if signal.market_position is None:
             return False
         return await repository.has_newer_target(changes.session, signal, row_id)
 

@@ -79,7 +79,9 @@ async def case(
     return Case(signal, strategy, active, float(age), moment)
 
 
-async def has_newer_target(session: AsyncSession, signal: Signal, row_id: int) -> bool:
+async def has_newer_target(
+    session: AsyncSession, signal: Signal, row_id: int, *conditions: ColumnElement[bool]
+) -> bool:
     """Tells whether a target position for the signal's symbol is queued behind its row."""
     statement = (
         select(OutboxRow.id)
@@ -89,6 +91,7 @@ async def has_newer_target(session: AsyncSession, signal: Signal, row_id: int) -
             OutboxRow.id > row_id,
             Signal.symbol == signal.symbol,
             Signal.market_position.is_not(None),
+            *conditions,
         )
         .limit(1)
     )
