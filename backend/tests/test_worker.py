@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import delete, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from tests.desk import Desk, open_desk, running_worker, until, working_here
 from tests.network import free_port
@@ -18,6 +20,7 @@ from tradingbot.core.settings import Settings
 from tradingbot.core.tasks import stop
 from tradingbot.orders.models import OrderState
 from tradingbot.orders.outcome import no_steps
+from tradingbot.outbox import repository as outbox
 from tradingbot.outbox.models import OutboxRow
 from tradingbot.worker.heartbeat import Heartbeat
 from tradingbot.worker.listener import Listener
@@ -298,3 +301,30 @@ async def test_a_silent_connection_is_asked_for_a_sign_of_life(
     async with asyncio.timeout(10):
         await wake.wait()
     await stop(task)
+
+
+async def test_a_strategy_whose_work_was_done_meanwhile_is_not_kept_from_others(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await desk.strategy(), await desk.strategy()
+    await desk.queue(first)
+    await desk.queue(second)
+    lock_oldest = outbox._lock_oldest
+
+    async def after_another(session: AsyncSession, strategy_id: UUID) -> OutboxRow | None:
+        if strategy_id == first:
+            async with desk.database.transaction() as other:
+                await other.execute(delete(OutboxRow).where(OutboxRow.strategy_id == first))
+        return await lock_oldest(session, strategy_id)
+
+    monkeypatch.setattr(outbox, "_lock_oldest", after_another)
+    async with desk.database.transaction() as session:
+        row = await outbox.claim(session)
+        assert row is not None
+        assert row.strategy_id == second
+        monkeypatch.setattr(outbox, "_lock_oldest", lock_oldest)
+        await desk.queue(first)
+        async with desk.database.transaction() as other:
+            row = await outbox.claim(other)
+            assert row is not None
+            assert row.strategy_id == first

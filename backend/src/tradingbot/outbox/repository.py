@@ -63,13 +63,16 @@ async def claim(session: AsyncSession) -> OutboxRow | None:
     committed later than a newer one waits until the newer one is done, rather than being worked on beside it.
     """
     for _ in range(_CLAIM_ROUNDS):
-        strategy_id = (await session.execute(_LOCK_A_STRATEGY)).scalar_one_or_none()
-        if strategy_id is None:
-            return None
-        row = await _lock_oldest(session, strategy_id)
-        if row is not None:
-            return row
-        # Somebody finished or postponed the row in between: we have its strategy locked for nothing.
+        async with session.begin_nested() as attempt:
+            strategy_id = (await session.execute(_LOCK_A_STRATEGY)).scalar_one_or_none()
+            if strategy_id is None:
+                return None
+            row = await _lock_oldest(session, strategy_id)
+            if row is not None:
+                return row
+            # Somebody finished or postponed the row in between: we have its strategy locked for nothing, and
+            # would keep it from others for as long as the work on another one takes.
+            await attempt.rollback()
     return None
 
 
