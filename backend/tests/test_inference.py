@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -50,6 +51,22 @@ async def test_the_script_makes_the_same_model_as_ours(tmp_path: Path) -> None:
     assert json.loads((theirs / "expected.json").read_text()) == ours
     for name in ("model.onnx", "manifest.json"):
         assert (theirs / name).read_bytes() == (tmp_path / "ours" / NAME / "1" / name).read_bytes()
+
+
+async def test_nobody_outside_is_told(tmp_path: Path) -> None:
+    """onnxruntime keeps a database in the home folder for what it tells its makers."""
+    await prepare(tmp_path, "1")
+    home = tmp_path / "home"
+    home.mkdir()
+    code = (
+        "import sys; from pathlib import Path; from tradingbot.inference.onnx_model import load_model\n"
+        "load_model(Path(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / NAME / "1")]
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
+    environment = variables | {"HOME": str(home)}
+    await asyncio.to_thread(subprocess.run, command, check=True, env=environment)
+    assert list(home.iterdir()) == []
 
 
 async def test_other_weights_answer_otherwise(tmp_path: Path) -> None:

@@ -111,7 +111,6 @@ def test_settings_reach_the_service_as_text() -> None:
         backend_extra_environment={"DATABASE_POOL_SIZE": 7, "NOTE": "costs $5"},
     )["environment"]
     assert found == {
-        "ORT_DISABLE_TELEMETRY": "1",
         "ENVIRONMENT": "development",
         "CORS_ORIGINS": "https://a.example,https://b.example",
         "BINANCE_TESTNET": "false",

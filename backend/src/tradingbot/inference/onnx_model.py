@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import importlib.util
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,6 +94,8 @@ def load_model(folder: Path) -> OnnxModel:
 def _start(content: bytes) -> Any:
     if importlib.util.find_spec("onnxruntime") is None:
         raise ModelError("onnxruntime is not installed: build the image with the extra `inference`")
+    # It would report its use to its makers, and keep a database for that in the home folder.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
