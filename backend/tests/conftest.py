@@ -21,6 +21,7 @@ from tradingbot.core.database import Database
 from tradingbot.core.settings import Settings
 from tradingbot.migrations.runner import MigrationSettings, migrate
 from tradingbot.strategies import service as strategies
+from tradingbot.strategies.schemas import StrategyIn
 from tradingbot.users import service as users
 
 # A deadline would make a busy machine fail tests that are right.
@@ -167,7 +168,7 @@ async def make_account(settings: Settings, email: str) -> Account:
     key = settings.secret_key.get_secret_value()
     async with database.transaction() as session:
         user = await users.get_or_create(session, email)
-        token = await strategies.create(session, user, "first", key)
+        _, token = await strategies.make(session, user.id, StrategyIn(name="first"), key)
         _, api_key = await api_keys.create(session, user.id, "first", key)
     await database.close()
     return Account(email, token, api_key)

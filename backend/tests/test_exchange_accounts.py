@@ -22,15 +22,10 @@ from tradingbot.core.crypto import Envelopes
 from tradingbot.core.database import Database
 from tradingbot.core.settings import Settings
 from tradingbot.exchanges import repository, service
+from tradingbot.exchanges.credentials import Credentials, credentials_of
 from tradingbot.exchanges.models import ExchangeAccount, Mode
 from tradingbot.exchanges.schemas import AccountIn
-from tradingbot.exchanges.service import (
-    Credentials,
-    LiveForbiddenError,
-    check_mode,
-    credentials_of,
-    default_account,
-)
+from tradingbot.exchanges.service import LiveForbiddenError, check_mode, default_account
 
 URL = "/api/v1/exchange-accounts"
 BINANCE = {"name": "binance", "exchange": "binance", "key": DEFAULT_KEY, "secret": DEFAULT_SECRET}

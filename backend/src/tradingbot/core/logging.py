@@ -64,15 +64,9 @@ def working_on(
     signal_id: UUID | None = None,
     order_id: UUID | None = None,
     strategy_id: UUID | None = None,
-    request_id: str | None = None,
 ) -> AbstractContextManager[Any]:
     """Puts these ids into each line that is logged inside, also by tasks that are started there."""
-    ids = {
-        "signal_id": signal_id,
-        "order_id": order_id,
-        "strategy_id": strategy_id,
-        "request_id": request_id,
-    }
+    ids = {"signal_id": signal_id, "order_id": order_id, "strategy_id": strategy_id}
     known = {name: str(value) for name, value in ids.items() if value is not None}
     return structlog.contextvars.bound_contextvars(**known)
 

@@ -62,7 +62,7 @@ EXCHANGE_CALLS = Counter(
 EXCHANGE_SECONDS = Histogram(
     "tradingbot_exchange_call_seconds", "Time that exchanges took.", ["exchange", "operation"], buckets=_SLOW
 )
-# kind: position, order.
+# kind: position.
 RECONCILE_DIFFERENCES = Counter(
     "tradingbot_reconcile_differences", "Times that an exchange holds something else than we do.", ["kind"]
 )

@@ -15,8 +15,6 @@ from tradingbot.core.errors import ConflictError, NotFoundError, UnprocessableEr
 from tradingbot.core.pagination import Cursor, encode_cursor
 from tradingbot.core.settings import TradingSettings
 from tradingbot.exchanges import repository
-from tradingbot.exchanges.credentials import Credentials as Credentials
-from tradingbot.exchanges.credentials import credentials_of as credentials_of
 from tradingbot.exchanges.credentials import given_credentials, seal_credentials
 from tradingbot.exchanges.models import PAPER, ExchangeAccount, Mode
 from tradingbot.exchanges.schemas import PAPER_ONLY, AccountChanges, AccountIn, AccountOut, AccountPage

@@ -1,6 +1,6 @@
 """From a signal to an order, or to the reason why there is none."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
@@ -186,8 +186,7 @@ class Decider:
         against = None if intent.reduce_only else veto(case.strategy, intent.side, prediction)
         if against is not None:
             return RefusalReason(Rule.MODEL, against)
-        given = await risk.load_input(session, case.strategy, case.signal, intent, price, case.now)
-        return evaluate(replace(given, has_account=True))
+        return evaluate(await risk.load_input(session, case.strategy, case.signal, intent, price, case.now))
 
 
 async def _account(changes: Changes, strategy: Strategy) -> ExchangeAccount:

@@ -7,7 +7,6 @@ have arrived, does not know it.
 """
 
 import asyncio
-from dataclasses import replace
 from datetime import datetime
 from time import monotonic
 from uuid import UUID
@@ -384,9 +383,7 @@ async def switched_off(
     """Asks for kill switches and whether user and strategy are active."""
     if not user_active:
         return RefusalReason(Rule.STRATEGY_OFF, "the user is not active")
-    given = await risk.load_input(changes.session, strategy, signal, None, None, utc_now())
-    # A strategy without an account of its own trades on the user's default one.
-    return evaluate(replace(given, has_account=True))
+    return evaluate(await risk.load_input(changes.session, strategy, signal, None, None, utc_now()))
 
 
 async def refuse(

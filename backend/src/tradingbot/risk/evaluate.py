@@ -3,17 +3,17 @@
 The rules, in the order in which they are asked; the first that says no is the one that is stored:
 
 1. `halted`: a kill switch is on, for everybody, the user or the strategy.
-2. `strategy_off`, 3. `no_account`: the strategy is switched off, or has no exchange account.
-4. `symbol`: the strategy names its symbols, and this is not one of them.
-5. `no_price`: there is no positive price.
-6. `max_order_value`: quantity times price is above the strategy's limit.
-7. `max_position`: the position would be larger (long or short) than the strategy's limit.
-8. `max_daily_loss`: the strategy has lost its limit or more since 00:00 UTC: realised P&L and fees of the
+2. `strategy_off`: the strategy is switched off.
+3. `symbol`: the strategy names its symbols, and this is not one of them.
+4. `no_price`: there is no positive price.
+5. `max_order_value`: quantity times price is above the strategy's limit.
+6. `max_position`: the position would be larger (long or short) than the strategy's limit.
+7. `max_daily_loss`: the strategy has lost its limit or more since 00:00 UTC: realised P&L and fees of the
    day's fills, and the unrealised P&L of all that it holds now, of whatever day. A profit today makes room.
-9. `max_orders_per_minute`: as many orders as the limit were made in the last 60 seconds.
+8. `max_orders_per_minute`: as many orders as the limit were made in the last 60 seconds.
 
-An order that only reduces a position is not stopped by rules 4 to 9: whatever the limits say, a stop must get
-out. Rules 1 to 3 stop it too: a halt means that nothing is traded but by hand. An order that flips a position
+An order that only reduces a position is not stopped by rules 3 to 8: whatever the limits say, a stop must get
+out. Rules 1 and 2 stop it: a halt means that nothing is traded but by hand. An order that flips a position
 through zero does not only reduce it. The limits of the tables apply to every order: no value or position is
 taken that later sums could not hold (`LARGEST`).
 """
@@ -42,7 +42,7 @@ class RefusalReason:
 class RiskInput:
     """What the rules look at. Quantities are in the base asset, money is in the quote asset; null: no limit.
 
-    `change` is the order's signed quantity, None to ask rules 1 to 3 alone. `position` is what the strategy
+    `change` is the order's signed quantity, None to ask rules 1 and 2 alone. `position` is what the strategy
     holds of the symbol and what its open orders will still add.
     """
 
@@ -53,7 +53,6 @@ class RiskInput:
     # Which kill switch is on, in words.
     halt: str | None = None
     strategy_active: bool = True
-    has_account: bool = True
     # Empty: any.
     symbols: tuple[str, ...] = ()
     max_position: Decimal | None = None
@@ -90,8 +89,6 @@ def _switches(given: RiskInput) -> RefusalReason | None:
         return RefusalReason(Rule.HALTED, given.halt[:_LONGEST_REASON])
     if not given.strategy_active:
         return RefusalReason(Rule.STRATEGY_OFF, "the strategy is switched off")
-    if not given.has_account:
-        return RefusalReason(Rule.NO_ACCOUNT, "the strategy has no exchange account")
     return None
 
 

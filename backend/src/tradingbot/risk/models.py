@@ -14,7 +14,6 @@ class Rule(StrEnum):
 
     HALTED = "halted"
     STRATEGY_OFF = "strategy_off"
-    NO_ACCOUNT = "no_account"
     SYMBOL = "symbol"
     NO_PRICE = "no_price"
     NO_QUANTITY = "no_quantity"

@@ -38,7 +38,7 @@ async def load_input(
     price: Decimal | None,
     now: datetime,
 ) -> RiskInput:
-    """Gathers what `evaluate` needs; without an intent it asks for halt, switch and account alone.
+    """Gathers what `evaluate` needs; without an intent it asks for halt and switch alone.
 
     `now` says which day (UTC) it is; orders a minute go by the database's clock. A positive `price` is noted
     as the position's last known one.
@@ -50,7 +50,6 @@ async def load_input(
         price=price,
         halt=_in_words(halt) if halt else None,
         strategy_active=strategy.is_active,
-        has_account=strategy.exchange_account_id is not None,
     )
     if intent is None:
         return switches

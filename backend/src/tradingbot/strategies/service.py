@@ -16,7 +16,6 @@ from tradingbot.core.tokens import TokenKind, hash_token, new_token
 from tradingbot.strategies import repository
 from tradingbot.strategies.models import Strategy
 from tradingbot.strategies.schemas import StrategyChanges, StrategyIn, StrategyOut, StrategyPage
-from tradingbot.users.models import User
 
 _SECRET_BYTES = 24
 
@@ -24,16 +23,6 @@ _SECRET_BYTES = 24
 def webhook_url(settings: ServerSettings, token: str) -> str:
     """Gives the address that alerts are sent to."""
     return f"{settings.public_url}/api/v1/webhooks/tradingview/{token}"
-
-
-async def create(session: AsyncSession, user: User, name: str, secret_key: str) -> str:
-    """Stores a strategy that takes any symbol and sizes by the alert; gives its webhook token.
-
-    Raises:
-        ConflictError: the user has one of this name.
-    """
-    _strategy, token = await make(session, user.id, StrategyIn(name=name), secret_key)
-    return token
 
 
 async def make(

@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from tradingbot.core.crypto import Envelopes
 from tradingbot.core.database import Database
 from tradingbot.core.metrics import watch_pool
 from tradingbot.core.redis import make_redis
@@ -16,6 +17,7 @@ from tradingbot.core.settings import Settings
 from tradingbot.core.tasks import stop
 from tradingbot.events.publisher import EventPublisher
 from tradingbot.exchanges.base import Exchange
+from tradingbot.exchanges.factory import open_exchange
 from tradingbot.exchanges.models import ExchangeAccount
 from tradingbot.inference.registry import ModelRegistry
 from tradingbot.notifications.service import make_notifier
@@ -131,13 +133,7 @@ def _pool_of(settings: Settings, size: int) -> Settings:
 
 def opener(settings: Settings, database: Database) -> Opener:
     """Opens the exchange of an account: paper, or one of ccxt's."""
-    from tradingbot.core.crypto import Envelopes
-    from tradingbot.exchanges.factory import open_exchange
-
-    old = settings.encryption_key_old
-    envelopes = Envelopes(
-        settings.encryption_key.get_secret_value(), None if old is None else old.get_secret_value()
-    )
+    envelopes = Envelopes.of(settings)
 
     def open_(account: ExchangeAccount) -> Exchange:
         return open_exchange(account, settings, envelopes, database)
