@@ -281,6 +281,37 @@ async def test_an_exchange_in_use_is_closed_when_the_last_one_lets_go(desk: Desk
     assert [exchange.closed for exchange in made] == [1, 1]
 
 
+async def test_an_exchange_just_opened_is_not_closed_while_the_one_before_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[FakeExchange] = []
+    closing, go_on = asyncio.Event(), asyncio.Event()
+
+    def opener(_account: ExchangeAccount) -> Exchange:
+        made.append(FakeExchange())
+        return made[-1]
+
+    async def close_slowly() -> None:
+        closing.set()
+        await go_on.wait()
+
+    pool = ExchangePool(opener, 1)
+    account_id = uuid4()
+
+    async def times_closed_when_used(number: int) -> int:
+        async with pool.of(ExchangeAccount(id=account_id, exchange="paper", name=f"{number}")):
+            return made[number].closed
+
+    await times_closed_when_used(0)
+    monkeypatch.setattr(made[0], "close", close_slowly)
+    user = asyncio.create_task(times_closed_when_used(1))
+    await closing.wait()
+    assert await times_closed_when_used(2) == 0
+    go_on.set()
+    assert await user == 0
+    await pool.close()
+
+
 async def test_an_exchange_that_does_not_close_is_left(
     desk: Desk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

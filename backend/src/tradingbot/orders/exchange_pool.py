@@ -45,9 +45,12 @@ class ExchangePool:
         Raises:
             CredentialsError, EnvelopeError: it cannot be opened.
         """
-        opened = await self._get(account)
+        opened, idle = self._take(account)
+        # Counted before anybody else may run: one that looks unused is closed.
         opened.users += 1
         try:
+            if idle is not None:
+                await _close(idle.exchange)
             yield opened.exchange
         finally:
             opened.users -= 1
@@ -62,18 +65,18 @@ class ExchangePool:
         self._open.clear()
         self._retired.clear()
 
-    async def _get(self, account: ExchangeAccount) -> _Open:
+    def _take(self, account: ExchangeAccount) -> tuple[_Open, _Open | None]:
+        """Gives the account's exchange, and one in its place before that nobody uses any more."""
         fingerprint = _fingerprint(account)
-        opened = self._open.get(account.id)
-        if opened is not None and opened.fingerprint == fingerprint:
-            return opened
+        before = self._open.get(account.id)
+        if before is not None and before.fingerprint == fingerprint:
+            return before, None
         fresh = _Open(MeasuredExchange(self._opener(account), account.exchange), fingerprint)
         self._open[account.id] = fresh
-        if opened is not None and opened.users:
-            self._retired.append(opened)
-        elif opened is not None:
-            await _close(opened.exchange)
-        return fresh
+        if before is not None and before.users:
+            self._retired.append(before)
+            return fresh, None
+        return fresh, before
 
 
 async def ask(question: Awaitable[ResultT], seconds: float) -> ResultT:
