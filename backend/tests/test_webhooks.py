@@ -214,6 +214,7 @@ MALFORMED = {
     "huge exponent as text": b'{"symbol":"A","action":"buy","price":"1e400000"}',
     "huge integer": b'{"symbol":"A","action":"buy","extra":' + b"9" * 5000 + b"}",
     "wide integer": b'{"symbol":"A","action":"buy","price":' + b"9" * 30 + b"}",
+    "too large once rounded": b'{"symbol":"A","action":"buy","price":"' + b"9" * 20 + b"." + b"9" * 19 + b'"}',
     "nul": b'{"symbol":"A\\u0000","action":"buy"}',
     "nul in a key": b'{"symbol":"A","action":"buy","x\\u0000":1}',
     "raw nul": b'{"symbol":"A\x00","action":"buy"}',
@@ -266,10 +267,10 @@ async def test_target_position(client: httpx.AsyncClient, account: Account) -> N
 async def test_amounts_are_exact_and_rounded_to_18_places(
     client: httpx.AsyncClient, account: Account
 ) -> None:
-    raw = '{"symbol":"A","action":"buy","price":12345678901234567890.123456789012345678,"quantity":1e-18}'
+    raw = '{"symbol":"A","action":"buy","price":99999999999999999999.999999999999999999,"quantity":1e-18}'
     assert (await client.post(account.webhook, content=raw)).status_code == 202
     (stored,) = await signals_of(client, account)
-    assert stored["price"] == "12345678901234567890.123456789012345678"
+    assert stored["price"] == "99999999999999999999.999999999999999999"
     assert stored["quantity"] == "0.000000000000000001"
 
 

@@ -1,9 +1,8 @@
 """Endpoints under /api-keys: for signed-in sessions only."""
 
-from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 
 from tradingbot.api_keys import service
 from tradingbot.api_keys.schemas import ApiKeyIn, ApiKeyOut, ApiKeyPage, NewApiKeyOut
@@ -11,6 +10,7 @@ from tradingbot.auth.dependencies import Account
 from tradingbot.core.context import ContextDep
 from tradingbot.core.pagination import decode_cursor
 from tradingbot.core.problems import documented
+from tradingbot.core.queries import CursorText, Limit
 
 router = APIRouter(prefix="/api-keys", tags=["api keys"])
 
@@ -33,8 +33,8 @@ async def create_api_key(
 async def list_api_keys(
     context: ContextDep,
     account: Account,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Limit = 50,
+    cursor: CursorText = None,
 ) -> ApiKeyPage:
     """Lists your API keys, the newest first, without those that are revoked."""
     after = decode_cursor(cursor) if cursor is not None else None

@@ -1,9 +1,8 @@
 """Endpoints under /auth."""
 
-from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Response
 
 from tradingbot.auth import repository, service
 from tradingbot.auth.client import ClientDep
@@ -23,6 +22,7 @@ from tradingbot.core.errors import ForbiddenError, ProblemError
 from tradingbot.core.models import utc_now
 from tradingbot.core.pagination import decode_cursor
 from tradingbot.core.problems import documented
+from tradingbot.core.queries import CursorText, Limit
 from tradingbot.users import repository as users
 
 router = APIRouter(prefix="/auth", tags=["auth"])
@@ -121,8 +121,8 @@ async def me(context: ContextDep, reader: Reader) -> MeOut:
 async def list_sessions(
     context: ContextDep,
     account: Account,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Limit = 50,
+    cursor: CursorText = None,
 ) -> SessionPage:
     """Lists your live sessions, the newest first."""
     after = decode_cursor(cursor) if cursor is not None else None

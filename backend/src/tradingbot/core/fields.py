@@ -51,13 +51,15 @@ def _printable(text: str) -> str:
     return text
 
 
-def _no_boolean(value: Any) -> Any:
+def no_boolean(value: Any) -> Any:
+    """Refuses true and false, which Python takes for numbers."""
     if isinstance(value, bool):
         raise ValueError("must be a number")
     return value
 
 
-def _stored(value: Decimal) -> Decimal:
+def stored(value: Decimal) -> Decimal:
+    """Rounds an amount to what is stored; refuses one that is too large for that."""
     # Compared before it is rounded, which needs a bounded number of digits, and after, as it may have grown.
     if not -_LARGEST < value < _LARGEST or not -_LARGEST < (rounded := to_scale(value)) < _LARGEST:
         raise ValueError(f"must be smaller than 1e{PRECISION - SCALE}")
@@ -90,9 +92,7 @@ Name = Annotated[str, _line(100), AfterValidator(_printable)]
 Symbol = Annotated[str, _line(64), AfterValidator(_printable)]
 Reason = Annotated[str, _line(500), AfterValidator(_printable)]
 # Amounts are numbers or, without loss, decimal strings; they are rounded to what is stored.
-_Stored = Annotated[
-    Decimal, Field(allow_inf_nan=False), BeforeValidator(_no_boolean), AfterValidator(_stored)
-]
+_Stored = Annotated[Decimal, Field(allow_inf_nan=False), BeforeValidator(no_boolean), AfterValidator(stored)]
 PositiveAmount = Annotated[
     _Stored,
     AfterValidator(_positive),

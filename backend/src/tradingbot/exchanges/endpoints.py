@@ -1,15 +1,15 @@
 """Endpoints under /exchange-accounts."""
 
-from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, status
+from fastapi import APIRouter, status
 
 from tradingbot.auth.dependencies import Account, Reader
 from tradingbot.core.context import ContextDep
 from tradingbot.core.crypto import Envelopes
 from tradingbot.core.pagination import decode_cursor
 from tradingbot.core.problems import documented
+from tradingbot.core.queries import CursorText, Limit
 from tradingbot.exchanges import service
 from tradingbot.exchanges.schemas import AccountChanges, AccountIn, AccountOut, AccountPage
 from tradingbot.exchanges.verification import verify
@@ -33,8 +33,8 @@ async def create_account(context: ContextDep, principal: Account, given: Account
 async def list_accounts(
     context: ContextDep,
     reader: Reader,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Limit = 50,
+    cursor: CursorText = None,
 ) -> AccountPage:
     """Lists your accounts, the newest first."""
     after = decode_cursor(cursor) if cursor is not None else None

@@ -1,15 +1,14 @@
 """GET /signals and /signals/{signal_id}."""
 
-from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 
 from tradingbot.auth.dependencies import Reader
 from tradingbot.core.context import ContextDep
-from tradingbot.core.moments import Moment
 from tradingbot.core.pagination import decode_cursor
 from tradingbot.core.problems import documented
+from tradingbot.core.queries import CursorText, Limit, Since, SymbolFilter, Until
 from tradingbot.signals import service
 from tradingbot.signals.models import SignalStatus
 from tradingbot.signals.repository import SignalFilter
@@ -23,14 +22,14 @@ async def list_signals(
     context: ContextDep,
     reader: Reader,
     strategy_id: UUID | None = None,
-    symbol: Annotated[str | None, Query(max_length=64, pattern=r"^[^\x00]*$")] = None,
+    symbol: SymbolFilter = None,
     status: SignalStatus | None = None,
-    since: Annotated[Moment | None, Query(description="Received then or later.")] = None,
-    until: Annotated[Moment | None, Query(description="Received before.")] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=64)] = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = 50,
+    cursor: CursorText = None,
 ) -> SignalPage:
-    """Lists your signals, the newest first."""
+    """Lists your signals, the newest first; `since` and `until` are about when they were received."""
     wanted = SignalFilter(strategy_id, symbol, status, since, until)
     after = decode_cursor(cursor) if cursor is not None else None
     async with context.database.transaction() as session:

@@ -1,14 +1,14 @@
 """Endpoints under /strategies."""
 
-from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Response, status
+from fastapi import APIRouter, Response, status
 
 from tradingbot.auth.dependencies import Reader, Trader
 from tradingbot.core.context import ContextDep
 from tradingbot.core.pagination import decode_cursor
 from tradingbot.core.problems import documented
+from tradingbot.core.queries import CursorText, Limit
 from tradingbot.strategies import service
 from tradingbot.strategies.schemas import (
     SecretIn,
@@ -44,8 +44,8 @@ async def create_strategy(
 async def list_strategies(
     context: ContextDep,
     reader: Reader,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Limit = 50,
+    cursor: CursorText = None,
 ) -> StrategyPage:
     """Lists your strategies, the newest first."""
     after = decode_cursor(cursor) if cursor is not None else None

@@ -1,7 +1,7 @@
 """An alert as TradingView, or any tool that can POST, sends it."""
 
 from datetime import datetime
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
@@ -15,25 +15,9 @@ from pydantic import (
     model_validator,
 )
 
-from tradingbot.core.amounts import PRECISION, SCALE
+from tradingbot.core.fields import no_boolean, stored
 from tradingbot.core.moments import to_utc
 from tradingbot.signals.models import Action, MarketPosition
-
-_SCALE = Decimal(1).scaleb(-SCALE)
-_LARGEST = Decimal(10) ** (PRECISION - SCALE)
-_ARITHMETIC = Context(prec=2 * PRECISION + 64, rounding=ROUND_HALF_EVEN)
-
-
-def _to_scale(value: Decimal) -> Decimal:
-    if abs(value) >= _LARGEST:
-        raise ValueError(f"must be smaller than 1e{PRECISION - SCALE}")
-    return value.quantize(_SCALE, context=_ARITHMETIC)
-
-
-def _no_boolean(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("must be a number")
-    return value
 
 
 def _number_to_text(value: Any) -> Any:
@@ -47,10 +31,10 @@ def _lower_case(value: Any) -> Any:
 Amount = Annotated[
     Decimal,
     Field(allow_inf_nan=False, max_digits=128),
-    BeforeValidator(_no_boolean),
-    AfterValidator(_to_scale),
+    BeforeValidator(no_boolean),
+    AfterValidator(stored),
 ]
-Moment = Annotated[datetime, BeforeValidator(_no_boolean), AfterValidator(to_utc)]
+Moment = Annotated[datetime, BeforeValidator(no_boolean), AfterValidator(to_utc)]
 Identifier = Annotated[str, BeforeValidator(_number_to_text), Field(min_length=1, max_length=128)]
 
 
