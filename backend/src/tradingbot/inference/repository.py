@@ -16,6 +16,8 @@ async def last_alerts(session: AsyncSession, signal: Signal, count: int) -> Sequ
     """Gives the last `count` signals of the strategy's symbol up to this one, the oldest first."""
     statement = (
         select(Signal)
+        # The user is that of the strategy: named, because the index by time begins with it.
+        .where(Signal.user_id == signal.user_id)
         .where(Signal.strategy_id == signal.strategy_id, Signal.symbol == signal.symbol)
         .where(tuple_(Signal.received_at, Signal.id) <= (signal.received_at, signal.id))
         .order_by(Signal.received_at.desc(), Signal.id.desc())
