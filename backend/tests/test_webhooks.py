@@ -214,7 +214,7 @@ MALFORMED = {
     "huge exponent as text": b'{"symbol":"A","action":"buy","price":"1e400000"}',
     "huge integer": b'{"symbol":"A","action":"buy","extra":' + b"9" * 5000 + b"}",
     "wide integer": b'{"symbol":"A","action":"buy","price":' + b"9" * 30 + b"}",
-    "too large once rounded": b'{"symbol":"A","action":"buy","price":"' + b"9" * 20 + b"." + b"9" * 19 + b'"}',
+    "rounded too large": b'{"symbol":"A","action":"buy","price":"' + b"9" * 20 + b"." + b"9" * 19 + b'"}',
     "nul": b'{"symbol":"A\\u0000","action":"buy"}',
     "nul in a key": b'{"symbol":"A","action":"buy","x\\u0000":1}',
     "raw nul": b'{"symbol":"A\x00","action":"buy"}',
