@@ -45,6 +45,58 @@ async def test_empty_to_head_to_base_to_head(make_database: MakeDatabase) -> Non
     assert await migrate(settings) == f"migrated base -> {head}"
 
 
+async def test_what_the_first_version_stored_goes_to_head_and_back(make_database: MakeDatabase) -> None:
+    """Old signals wait for no order: nothing is traded because of an upgrade."""
+    url = await asyncio.to_thread(make_database)
+    settings = settings_for(url)
+    await migrate(settings, "0001")
+    connection = await asyncpg.connect(url)
+    user_id = await connection.fetchval("INSERT INTO users (email) VALUES ('a@example.org') RETURNING id")
+    await connection.execute(
+        "INSERT INTO api_keys (user_id, name, prefix, key_hash) VALUES ($1, 'old', 'tbk_', 'k')", user_id
+    )
+    strategy_id = await connection.fetchval(
+        "INSERT INTO strategies (user_id, name, webhook_token_hash) VALUES ($1, 'old', 't') RETURNING id",
+        user_id,
+    )
+    signal = (
+        "INSERT INTO signals (user_id, strategy_id, dedup_key, symbol, action, received_at, payload)"
+        " VALUES ($1, $2, $3, 'BTCUSDT', 'buy', now(), '{}') RETURNING id"
+    )
+    await connection.execute(signal, user_id, strategy_id, "old")
+
+    await migrate(settings)
+    new_id = await connection.fetchval(signal, user_id, strategy_id, "new")
+    statuses = "SELECT dedup_key, status FROM signals ORDER BY received_at"
+    assert [tuple(row) for row in await connection.fetch(statuses)] == [
+        ("old", "nothing_to_do"),
+        ("new", "queued"),
+    ]
+    assert await connection.fetchval("SELECT count(*) FROM outbox") == 0
+    assert await connection.fetchval("SELECT scopes FROM api_keys") == ["read"]
+    assert await connection.fetchval("SELECT sizing FROM strategies") == "alert"
+    account_id = await connection.fetchval(
+        "INSERT INTO exchange_accounts (user_id, name, exchange, mode) VALUES ($1, 'p', 'paper', 'paper')"
+        " RETURNING id",
+        user_id,
+    )
+    await connection.execute("UPDATE strategies SET exchange_account_id = $1", account_id)
+    await connection.execute(
+        "INSERT INTO orders (user_id, strategy_id, exchange_account_id, signal_id, client_order_id, symbol,"
+        " side, quantity) VALUES ($1, $2, $3, $4, 'tb', 'BTCUSDT', 'buy', 1)",
+        user_id,
+        strategy_id,
+        account_id,
+        new_id,
+    )
+
+    await migrate(settings, "0001")
+    assert await connection.fetchval("SELECT count(*) FROM signals") == 2
+    assert await connection.fetchval("SELECT name FROM strategies") == "old"
+    await migrate(settings)
+    await connection.close()
+
+
 def test_head_is_what_alembic_says() -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(runner.__file__).parent))
