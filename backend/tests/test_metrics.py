@@ -23,8 +23,9 @@ from tests.ws_client import close_code, listen
 from tradingbot import __version__
 from tradingbot.core.database import Database
 from tradingbot.core.errors import UnavailableError
-from tradingbot.core.metrics import watch_pool
+from tradingbot.core.metrics import exchange_call, watch_pool
 from tradingbot.core.settings import Settings
+from tradingbot.exchanges.symbols import UnknownSymbolError
 from tradingbot.worker.periodic import measure
 
 WEBHOOK = "/api/v1/webhooks/tradingview/{token}"
@@ -163,6 +164,13 @@ async def test_the_worker_tells_what_became_of_signals(tmp_path: Path, settings:
     assert metrics.value("exchange_call_seconds_count", **call) == 1
     for pool in ("work", "claims"):
         assert metrics.value("database_connections_in_use", pool=pool) is not None
+
+
+def test_a_symbol_that_the_exchange_does_not_know_counts_as_rejected() -> None:
+    with pytest.raises(UnknownSymbolError), exchange_call("elsewhere", "place"):
+        raise UnknownSymbolError
+    call = {"exchange": "elsewhere", "operation": "place", "outcome": "rejected"}
+    assert REGISTRY.get_sample_value("tradingbot_exchange_calls_total", call) == 1
 
 
 async def test_length_and_age_of_the_queue(settings: Settings, database_url: str) -> None:

@@ -125,7 +125,8 @@ def exchange_call(exchange: str, operation: str) -> Iterator[None]:
         yield
         outcome = "ok"
     except Exception as error:
-        outcome = _OUTCOMES.get(type(error).__name__, "error")
+        kinds = (kind.__name__ for kind in type(error).__mro__)
+        outcome = next((_OUTCOMES[kind] for kind in kinds if kind in _OUTCOMES), "error")
         raise
     finally:
         EXCHANGE_CALLS.labels(exchange, operation, outcome).inc()
