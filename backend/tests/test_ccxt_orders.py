@@ -172,7 +172,8 @@ async def test_reduce_only_is_for_futures_and_has_no_least_value(
     assert report.state == OrderState.FILLED
     assert stub.posts("tbclose")[0].parameters["reduceOnly"] == "true"
     assert await future.holding("BTCUSDT") == D("0.099")
-    await spot.place(request("tbspot", side=Side.SELL, quantity=D("0.1"), reduce_only=True))
+    # Nor does spot know a reduce-only order, and the price of an alert decides nothing.
+    await spot.place(request("tbspot", side=Side.SELL, quantity=D("0.1"), price=D("0.01"), reduce_only=True))
     assert "reduceOnly" not in stub.posts("tbspot")[0].parameters
 
 

@@ -24,7 +24,8 @@ def check_limits(amount: Decimal, order: OrderRequest, market: Json) -> None:
     """Refuses what the exchange would refuse, in words that say why.
 
     Raises:
-        RejectedError: too small or too large. Without a price the value is left to the exchange.
+        RejectedError: too small or too large. The value is left to the exchange without a price, and for what
+            brings a position nearer to zero: its price may be the alert's, which shall not keep it from that.
     """
     symbol, limits = market["symbol"], market["limits"]
     if amount <= 0:
@@ -38,8 +39,7 @@ def check_limits(amount: Decimal, order: OrderRequest, market: Json) -> None:
         if most and amount > most:
             raise RejectedError(f"{plain(amount)} of {symbol} is more than the largest amount, {plain(most)}")
     least_value = Decimal(limits["cost"]["min"] or 0)
-    # Futures: "unless you choose reduce only".
-    if order.price is None or (order.reduce_only and market["contract"]):
+    if order.price is None or order.reduce_only:
         return
     value = amount * Decimal(market["contractSize"] or 1) * order.price
     if value < least_value:
