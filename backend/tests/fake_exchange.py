@@ -59,6 +59,7 @@ class FakeExchange:
     last_price: Decimal | None = Decimal(50000)
     holds: Decimal | None = None
     worth: Decimal | None = Decimal(10000)
+    least: Decimal = Decimal(0)
     closed: int = 0
 
     async def place(self, order: OrderRequest) -> OrderReport:
@@ -113,6 +114,10 @@ class FakeExchange:
     async def equity(self, symbol: str) -> Decimal | None:
         """Gives `worth`."""
         return self.worth
+
+    async def least_quantity(self, symbol: str, price: Decimal | None) -> Decimal:
+        """Gives `least`."""
+        return self.least
 
     async def check_credentials(self) -> None:
         """Likes all."""

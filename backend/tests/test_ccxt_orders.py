@@ -146,6 +146,20 @@ async def test_what_the_market_does_not_take_is_refused_before_it_is_sent(
     assert stub.posts() == []
 
 
+async def test_the_least_quantity_is_by_amount_and_by_worth(spot: CcxtExchange, future: CcxtExchange) -> None:
+    for exchange in (spot, future):
+        least = await exchange.least_quantity("BTCUSDT", None)
+        for price in (D(0), D(10) ** 9):
+            assert await exchange.least_quantity("BTCUSDT", price) == least
+        with pytest.raises(RejectedError, match="less than"):
+            await exchange.place(request(quantity=least - D("0.000001"), price=None))
+        assert await exchange.least_quantity("NOPEUSDT", D(1)) == 0
+    worth_enough = await spot.least_quantity("BTCUSDT", D(100))
+    with pytest.raises(RejectedError, match="least order value"):
+        await spot.place(request(quantity=worth_enough - D("0.00001"), price=D(100)))
+    await spot.place(request(quantity=worth_enough, price=D(100)))
+
+
 async def test_what_the_exchange_refuses_is_refused_for_good(
     stub: StubExchange, spot: CcxtExchange, future: CcxtExchange
 ) -> None:

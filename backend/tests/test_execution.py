@@ -166,6 +166,31 @@ async def test_size_by_equity(desk: Desk, bench: Bench) -> None:
     assert (await desk.order()).quantity == Decimal("0.1")
 
 
+async def test_what_fees_leave_of_a_target_is_left(desk: Desk, bench: Bench) -> None:
+    strategy = await desk.strategy()
+    bench.exchange.least = Decimal("0.001")
+
+    async def told(action: str | None, **columns: Any) -> tuple[str, str | None]:
+        signal_id = await desk.queue(strategy, action, **columns)
+        await bench.work()
+        signal = await desk.signal(signal_id)
+        return signal.status, signal.status_reason
+
+    def left(quantity: str) -> tuple[str, str]:
+        missing = f"{quantity} BTCUSDT is missing to what the signal asks for"
+        return SignalStatus.NOTHING_TO_DO, f"{missing}, and 0.001 is the least order"
+
+    ordered = (SignalStatus.ORDERED, None)
+    long = {"market_position": "long", "position_size": Decimal("0.02")}
+    # Who asks for an amount gets an order, or hears from the exchange why not; and so does who enters.
+    assert await told("buy", quantity=Decimal("0.0004")) == ordered
+    assert await told("close") == left("0.0004")
+    assert await told("buy", quantity=Decimal("0.0195")) == ordered
+    assert await told(None, **long) == left("0.0001")
+    assert await told("close") == ordered
+    assert await told(None, **long | {"position_size": Decimal("0.0001")}) == ordered
+
+
 async def wait_in_queue(desk: Desk, seconds: float) -> None:
     """Makes PostgreSQL believe that what is queued was queued so long ago."""
     await change(desk, OutboxRow, created_at=OutboxRow.created_at - timedelta(seconds=seconds))

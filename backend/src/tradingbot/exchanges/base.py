@@ -119,6 +119,9 @@ class Exchange(Protocol):
     async def equity(self, symbol: str) -> Decimal | None:
         """Gives the account's equity in the quote asset of the symbol; None where nobody can say."""
 
+    async def least_quantity(self, symbol: str, price: Decimal | None) -> Decimal:
+        """Gives the least quantity of an order; with a price, also of one that is worth enough. 0: any."""
+
     async def check_credentials(self) -> None:
         """Looks at what the key may do.
 

@@ -24,7 +24,7 @@ from tradingbot.exchanges.base import (
 )
 from tradingbot.exchanges.ccxt_client import RECV_WINDOW, Answer, current_answer
 from tradingbot.exchanges.ccxt_errors import Failure, Meaning, understand
-from tradingbot.exchanges.ccxt_limits import check_limits, rounded_down
+from tradingbot.exchanges.ccxt_limits import check_limits, least_quantity, rounded_down
 from tradingbot.exchanges.models import Market, Mode
 
 # The asset that an account's equity is told in.
@@ -161,6 +161,15 @@ class CcxtExchange:
                 # Wallet and unrealised profit, as Binance adds them up.
                 return to_scale(Decimal(balance["info"]["totalMarginBalance"]))
             return await self._worth(balance["total"], deadline)
+
+    async def least_quantity(self, symbol: str, price: Decimal | None) -> Decimal:
+        """Gives what the market's filters say: see `Exchange.least_quantity`. 0 for an unknown symbol."""
+        async with self._asking():
+            try:
+                market = await self._market(symbol, self._deadline())
+            except symbols.UnknownSymbolError:
+                return Decimal(0)
+            return least_quantity(market, price)
 
     async def check_credentials(self) -> None:
         """Shows the key: see `Exchange.check_credentials`. Only live keys have anything to withdraw."""

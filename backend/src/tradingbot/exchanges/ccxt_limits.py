@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from decimal import Decimal, localcontext
 from typing import Any
 
-from tradingbot.core.amounts import ARITHMETIC, plain
+from tradingbot.core.amounts import ARITHMETIC, plain, to_scale
 from tradingbot.exchanges.base import OrderRequest, RejectedError
 
 Json = Mapping[str, Any]
+
+# The limits of every order, and those of market orders.
+_AMOUNTS = ("amount", "market")
 
 
 def rounded_down(amount: Decimal, market: Json) -> Decimal:
@@ -18,6 +21,17 @@ def rounded_down(amount: Decimal, market: Json) -> Decimal:
         for step in _steps(market):
             amount = amount // step * step
     return amount
+
+
+def least_quantity(market: Json, price: Decimal | None) -> Decimal:
+    """Gives the least quantity of an order in the base asset, and of one that is worth enough at `price`."""
+    limits = market["limits"]
+    with localcontext(ARITHMETIC):
+        least = max(*_steps(market), *(Decimal(limits.get(of, {}).get("min") or 0) for of in _AMOUNTS))
+        quantity = least * Decimal(market["contractSize"] or 1)
+        if price is None or price <= 0:
+            return quantity
+        return max(quantity, to_scale(Decimal(limits["cost"]["min"] or 0) / price))
 
 
 def check_limits(amount: Decimal, order: OrderRequest, market: Json) -> None:
@@ -32,7 +46,7 @@ def check_limits(amount: Decimal, order: OrderRequest, market: Json) -> None:
         raise RejectedError(
             f"{plain(order.quantity)} of {symbol} is less than the market's step, {_written(_steps(market))}"
         )
-    for of in ("amount", "market"):
+    for of in _AMOUNTS:
         least, most = (Decimal(limits.get(of, {}).get(end) or 0) for end in ("min", "max"))
         if amount < least:
             raise RejectedError(f"{plain(amount)} of {symbol} is less than the least amount, {plain(least)}")

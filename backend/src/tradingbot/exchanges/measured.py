@@ -44,6 +44,11 @@ class MeasuredExchange:
         with exchange_call(self._name, "equity"):
             return await self._exchange.equity(symbol)
 
+    async def least_quantity(self, symbol: str, price: Decimal | None) -> Decimal:
+        """Gives the least quantity of an order."""
+        with exchange_call(self._name, "least_quantity"):
+            return await self._exchange.least_quantity(symbol, price)
+
     async def check_credentials(self) -> None:
         """Looks at what the key may do."""
         with exchange_call(self._name, "check_credentials"):

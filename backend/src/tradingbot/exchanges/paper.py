@@ -136,6 +136,10 @@ class PaperExchange:
                 total += row.realised_pnl - row.fees + unrealised_pnl(held, row.last_price)
             return to_scale(total)
 
+    async def least_quantity(self, symbol: str, price: Decimal | None) -> Decimal:
+        """Gives 0: any quantity is filled."""
+        return Decimal(0)
+
     async def check_credentials(self) -> None:
         """Has none to check."""
 

@@ -34,10 +34,14 @@ _WAIT_FOR_ORDER = 0.5
 
 @dataclass(frozen=True)
 class Market:
-    """What an exchange was asked before deciding: the price, and the equity if the size depends on it."""
+    """What an exchange was asked before deciding.
+
+    `price`; `equity`, if the size depends on it; the least quantity that an order may have.
+    """
 
     price: Decimal | None
     equity: Decimal | None
+    least: Decimal
 
 
 class Decider:
@@ -148,7 +152,9 @@ class Decider:
             price = await ask(exchange.price(symbol), timeout) or price
         if case.strategy.sizing == Sizing.EQUITY_PERCENT and not is_exit(case.signal):
             equity = await ask(exchange.equity(symbol), timeout)
-        return Market(price, equity)
+        # An exit may have an alert's price, which shall not make a position look like a trifle.
+        least = await ask(exchange.least_quantity(symbol, None if is_exit(case.signal) else price), timeout)
+        return Market(price, equity, least)
 
     async def _conclude(
         self, changes: Changes, signal_id: UUID, queued_at: datetime, account: ExchangeAccount, market: Market
@@ -166,8 +172,8 @@ class Decider:
         if isinstance(intent, RefusalReason):
             await refuse(changes, signal, intent)
             return None
-        if intent is None:
-            reason = f"{plain(held)} {signal.symbol} is what the signal asks for"
+        reason = _nothing_to_do(signal, held, intent, market.least)
+        if intent is None or reason is not None:
             await _conclude_without_order(changes, signal, SignalStatus.NOTHING_TO_DO, reason)
             return None
         refusal = await self._objection(changes, case, intent, market.price)
@@ -189,6 +195,17 @@ class Decider:
         return evaluate(await risk.load_input(session, case.strategy, case.signal, intent, price, case.now))
 
 
+def _nothing_to_do(signal: Signal, held: Decimal, intent: OrderIntent | None, least: Decimal) -> str | None:
+    """Says why nothing is to be traded: the target is reached, but for what fees or rounding have left."""
+    if intent is None:
+        return f"{plain(held)} {signal.symbol} is what the signal asks for"
+    has_target = signal.market_position is not None or is_exit(signal)
+    if has_target and held != 0 and intent.quantity < least:
+        missing = f"{plain(intent.quantity)} {signal.symbol}"
+        return f"{missing} is missing to what the signal asks for, and {plain(least)} is the least order"
+    return None
+
+
 async def _account(changes: Changes, strategy: Strategy) -> ExchangeAccount:
     if strategy.exchange_account_id is not None:
         account = await accounts.find(changes.session, strategy.user_id, strategy.exchange_account_id)
@@ -198,7 +215,7 @@ async def _account(changes: Changes, strategy: Strategy) -> ExchangeAccount:
 
 
 async def _conclude_without_order(
-    changes: Changes, signal: Signal, status: SignalStatus, reason: str
+    changes: Changes, signal: Signal, status: SignalStatus, reason: str | None
 ) -> None:
     decided = await repository.decide_signal(changes.session, signal.id, status, reason)
     if decided is not None:
