@@ -78,7 +78,7 @@ async def refresh(body: RefreshIn, context: ContextDep, client: ClientDep) -> To
 
 @router.post("/logout", status_code=204, responses=documented(401, 403, 503))
 async def logout(context: ContextDep, account: Account) -> None:
-    """Ends this session: its tokens are refused at once."""
+    """Ends the session that the token names: its tokens are refused at once."""
     async with context.database.transaction() as session:
         await repository.revoke(session, account.user_id, account.session_id, utc_now())
 
