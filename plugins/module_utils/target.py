@@ -47,6 +47,12 @@ def memory_mb(root: Path = ROOT) -> int:
     return int(found.group(1)) // 1024 if found else 0
 
 
+def memory_available_mb(root: Path = ROOT) -> int:
+    """Return the memory that new programs could have, in MiB (proc(5), MemAvailable)."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", (root / "proc/meminfo").read_text(), re.MULTILINE)
+    return int(found.group(1)) // 1024 if found else 0
+
+
 def cgroup_controllers(root: Path = ROOT) -> set[str]:
     """Return the cgroup controllers that are on, of version 2 and of version 1."""
     found: set[str] = set()

@@ -1,0 +1,192 @@
+# Copyright: the tradingbot.stack maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""What a change of slots does to a host: containers by Docker Compose, requests to a slot, the web server's choice."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ansible_collections.tradingbot.stack.plugins.module_utils import slots_record as records
+
+PORT = 8001
+ESTABLISHED = "01"
+APPLY = ["sh", "/etc/tradingbot/nginx/apply.sh"]
+THROUGH = ["curl", "--silent", "--show-error", "--fail", "--max-time", "5", "http://127.0.0.1:8081/upstream"]
+
+
+class State(NamedTuple):
+    """What Docker says of a container."""
+
+    running: bool
+    restarts: int
+    pid: int
+
+
+class Engine:
+    """The host of a layout. Commands that take longer than `timeout` seconds are given up."""
+
+    def __init__(self, layout: records.Layout, timeout: float = 180) -> None:
+        self._layout = layout
+        self._timeout = timeout
+
+    def _run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        try:
+            return subprocess.run(
+                command,
+                cwd=self._layout.project_dir,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=self._timeout,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise records.SlotError(f"`{' '.join(command)}` did not end within {self._timeout:.0f} s") from error
+
+    def _compose(self, *arguments: str) -> str:
+        command = ("docker", "compose", *arguments)
+        done = self._run(*command)
+        if done.returncode != 0:
+            said = (done.stderr or done.stdout).strip().splitlines()[-8:]
+            raise records.SlotError(f"`{' '.join(command)}` failed: " + "\n".join(said))
+        return done.stdout
+
+    def up(self, service: str) -> None:
+        """Make and start the container of a service, or replace one whose definition changed."""
+        self._compose("up", "--detach", "--no-deps", "--no-build", "--pull", "never", "--quiet-pull", service)
+
+    def restart(self, service: str) -> None:
+        """Stop and start a service's container."""
+        self._compose("restart", "--no-deps", service)
+
+    def remove(self, service: str) -> None:
+        """Stop a service with SIGTERM, as long as its grace period allows, and remove its container."""
+        self._compose("rm", "--stop", "--force", service)
+
+    def remove_container(self, service: str) -> bool:
+        """Remove a container of the project that no Compose file describes any more; tell whether there was one."""
+        identity = self._identity(service)
+        if identity:
+            self._run("docker", "rm", "--force", identity)
+        return bool(identity)
+
+    def state(self, service: str) -> State | None:
+        """Return the state of a service's container; None when there is none."""
+        identity = self._identity(service)
+        if not identity:
+            return None
+        done = self._run("docker", "inspect", identity)
+        if done.returncode != 0:
+            return None
+        found = json.loads(done.stdout)[0]
+        return State(found["State"]["Running"], found["RestartCount"], found["State"]["Pid"])
+
+    def _identity(self, service: str) -> str:
+        labels = {"project": "tradingbot", "service": service, "oneoff": "False"}
+        filters = [f"--filter=label=com.docker.compose.{name}={value}" for name, value in labels.items()]
+        return self._run("docker", "ps", "--all", "--quiet", "--no-trunc", *filters).stdout.strip().split("\n")[0]
+
+    def logs(self, service: str, lines: int = 20) -> str:
+        """Return the end of a service's log."""
+        done = self._run("docker", "compose", "logs", "--no-color", "--no-log-prefix", "--tail", str(lines), service)
+        return (done.stdout + done.stderr).strip()
+
+    def request(self, slot: str, method: str, path: str, body: str | None = None) -> tuple[int, str]:
+        """Send a request to a slot; return the status and the text of the answer, 0 and the reason without one."""
+        connection = http.client.HTTPConnection(self._layout.addresses[slot], PORT, timeout=5)
+        try:
+            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode(errors="replace")
+        except (OSError, http.client.HTTPException) as error:
+            return 0, str(error) or type(error).__name__
+        finally:
+            connection.close()
+
+    def worker_is_healthy(self) -> bool:
+        """Ask the worker for a sign of life."""
+        return self._run("docker", "compose", "exec", "-T", "worker", "tradingbot", "health", "worker").returncode == 0
+
+    def oldest_schema_user(self) -> str | None:
+        """Return the oldest schema revision whose code can live with the database; None when there is no schema."""
+        told = self._compose("exec", "-T", "worker", "tradingbot", "status", "--json")
+        oldest = json.loads(told)["schema"]["oldest"]
+        return None if oldest is None else str(oldest)
+
+    def open_requests(self, slot: str) -> int:
+        """Return how many of the web server's connections to a slot are in use by something but a WebSocket."""
+        proxy = self.state("nginx")
+        if proxy is None or not proxy.running:
+            return 0
+        table = Path(f"/proc/{proxy.pid}/net/tcp").read_text()
+        wanted = f"{_hexadecimal(self._layout.addresses[slot])}:{PORT:04X}"
+        rows = [line.split() for line in table.splitlines()[1:]]
+        connections = sum(row[2] == wanted and row[3] == ESTABLISHED for row in rows)
+        return max(connections - self._websockets(slot), 0)
+
+    def _websockets(self, slot: str) -> int:
+        _, metrics = self.request(slot, "GET", "/metrics")
+        found = re.findall(r"^tradingbot_websocket_connections(?:\{[^}]*\})? ([0-9.]+)$", metrics, re.MULTILINE)
+        return int(sum(float(number) for number in found))
+
+    def chosen_slot(self) -> str | None:
+        """Return the slot that the web server is told to use; None when no web server is laid out here."""
+        if not self._layout.upstream_file.exists():
+            return None
+        found = re.search(r"default backend-(\w+);", self._layout.upstream_file.read_text())
+        return found.group(1) if found else ""
+
+    def choose_slot(self, slot: str) -> None:
+        """Tell the web server to send requests to a slot, and see that they arrive there.
+
+        Raises SlotError when it does not take the choice; then it is told the former one again.
+        """
+        path = self._layout.upstream_file
+        before = path.read_text()
+        records.write(path, upstream_text(slot))
+        proxy = self.state("nginx")
+        if proxy is None or not proxy.running:
+            return
+        try:
+            self._compose("exec", "-T", "nginx", *APPLY)
+            self._compose("exec", "-T", "nginx", *THROUGH)
+        except records.SlotError:
+            records.write(path, before)
+            self._run("docker", "compose", "exec", "-T", "nginx", *APPLY)
+            raise
+
+    def images(self) -> list[str]:
+        """Return the names of the backend's images on this host."""
+        names = self._run(
+            "docker", "image", "ls", "--filter", "reference=tradingbot-backend", "--format", "{{.Repository}}:{{.Tag}}"
+        )
+        return [name for name in names.stdout.split() if not name.endswith("<none>")]
+
+    def remove_image(self, name: str) -> bool:
+        """Remove an image's name, and the image with its last name; tell whether Docker did."""
+        return self._run("docker", "image", "rm", name).returncode == 0
+
+
+def upstream_text(slot: str) -> str:
+    """Return the web server's choice of a slot."""
+    return f'# Written by a deploy.\nmap "" $active_backend {{ default backend-{slot}; }}\n'
+
+
+def _hexadecimal(address: str) -> str:
+    # proc(5): the address is a number in the machine's byte order, which is little-endian where Docker runs.
+    return "".join(f"{int(part):02X}" for part in reversed(address.split(".")))
+
+
+def service_of(slot: str) -> str:
+    """Return the Compose service of a slot."""
+    return f"backend-{slot}"
+
+
+def summary(entry: dict[str, Any]) -> str:
+    """Return the steps of a change as lines: what, and seconds."""
+    return "\n".join(f"{step['step']}: {step['seconds']:.1f} s" for step in entry["steps"])

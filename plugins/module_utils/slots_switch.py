@@ -1,0 +1,376 @@
+# Copyright: the tradingbot.stack maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The change from one release of the backend to another, in two slots behind the web server.
+
+The new slot is started and asked until it is ready. Then the web server is told to use it; what the old slot still has
+in hand is waited for; the worker is replaced; and only then is the old slot stopped, so that clients of WebSockets are
+told to come back (close code 1012, RFC 6455 section 7.4 and the IANA registry of close codes).
+
+Whatever goes wrong before the web server is told leaves the old slot as it was. Whatever goes wrong later leads back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ansible_collections.tradingbot.stack.plugins.module_utils import slots_record as records
+from ansible_collections.tradingbot.stack.plugins.module_utils.slots_engine import State, service_of
+from ansible_collections.tradingbot.stack.plugins.module_utils.slots_record import Layout, SlotError
+
+READY = "/api/v1/health/ready"
+# What a slot must answer before it gets requests: the process, its refusal of strangers, and a look into the database.
+UNKNOWN_WEBHOOK = "/api/v1/webhooks/tradingview/tbw_" + "0" * 43
+SMOKE: tuple[tuple[str, str, str | None, int], ...] = (
+    ("GET", "/api/v1/health", None, 200),
+    ("GET", "/api/v1/signals", None, 401),
+    ("POST", UNKNOWN_WEBHOOK, json.dumps({"ticker": "BTCUSDT", "action": "buy"}), 404),
+)
+# A container that has fallen over this often will not become ready.
+MOST_RESTARTS = 3
+
+
+class Host(Protocol):
+    """What a change does to a host; see `slots_engine.Engine`."""
+
+    def up(self, service: str) -> None: ...
+    def restart(self, service: str) -> None: ...
+    def remove(self, service: str) -> None: ...
+    def remove_container(self, service: str) -> bool: ...
+    def state(self, service: str) -> State | None: ...
+    def logs(self, service: str, lines: int = 20) -> str: ...
+    def request(self, slot: str, method: str, path: str, body: str | None = None) -> tuple[int, str]: ...
+    def worker_is_healthy(self) -> bool: ...
+    def oldest_schema_user(self) -> str | None: ...
+    def open_requests(self, slot: str) -> int: ...
+    def chosen_slot(self) -> str | None: ...
+    def choose_slot(self, slot: str) -> None: ...
+    def images(self) -> list[str]: ...
+    def remove_image(self, name: str) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds, and how many releases are kept.
+
+    `ready`: until a new slot, or the worker, is up; `settle`: that the web server's old processes keep idle connections
+    open (nginx's keepalive_min_timeout), and that the new slot is watched; `drain`: until requests in hand are given
+    up.
+    """
+
+    ready: float = 120
+    settle: float = 2.5
+    drain: float = 20
+    keep: int = 5
+
+
+class Change:
+    """A change of one host's slots. `steps` tells what was done so far, and how long each took."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        host: Host,
+        limits: Limits,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._layout = layout
+        self._host = host
+        self._limits = limits
+        self._clock = clock
+        self._sleep = sleep
+        self.record = records.read_record(layout)
+        self.steps: list[dict[str, Any]] = []
+
+    # The whole change.
+
+    def settle(self) -> None:
+        """Finish, or take back, what an earlier change left half done. Raises SlotError when no slot can serve."""
+        record = self.record
+        if record.active is None:
+            if record.leftovers() or record.worker:
+                with self._step("remove an unfinished first start"):
+                    self._drop(record.leftovers())
+                    self._set_worker(None)
+            return
+        records.write_record(self._layout, record)
+        if not record.leftovers() and self._host.chosen_slot() in (None, record.active):
+            return
+        with self._step("finish an interrupted change"):
+            self._serve_from_one_that_is_ready()
+            self._drain(record.leftovers())
+            self._drop(record.leftovers())
+            if record.worker != record.release:
+                self._hand_over(record.release)
+
+    def run(self, wanted: str, force: bool = False) -> bool:
+        """Bring the release *wanted* to where requests and signals arrive; tell whether anything changed.
+
+        With *force* a release that runs already is started anew. Raises SlotError when that fails; the release that ran
+        before runs on.
+        """
+        records.read_release(self._layout, wanted)
+        if self.record.release == wanted and self.record.worker == wanted and not force:
+            return self._keep_up()
+        (self._first if self.record.active is None else self._next)(wanted)
+        return True
+
+    def _keep_up(self) -> bool:
+        changed = records.write_record(self._layout, self.record)
+        for service in (service_of(str(self.record.active)), "worker"):
+            before = self._host.state(service)
+            self._host.up(service)
+            changed = changed or before != self._host.state(service)
+        if changed:
+            with self._step("start what was down"):
+                self._wait_until_ready(str(self.record.active))
+                self._wait_for_worker()
+        return changed
+
+    def _first(self, wanted: str) -> None:
+        slot = next(iter(self._layout.addresses))
+        # What an earlier layout had: a service that was named without its slot.
+        self._host.remove_container("backend")
+        try:
+            self._start(slot, wanted)
+            with self._step("start the worker"):
+                self._hand_over(wanted)
+        except SlotError:
+            self._drop([slot])
+            self._set_worker(None)
+            raise
+        self.record.active = slot
+        self._save()
+        if self._host.chosen_slot() not in (None, slot):
+            self._host.choose_slot(slot)
+
+    def _next(self, wanted: str) -> None:
+        old = str(self.record.active)
+        idle = [slot for slot in self._layout.addresses if slot != old]
+        if idle:
+            self._beside(old, idle[0], wanted)
+        else:
+            self._in_place(old, wanted)
+
+    def _beside(self, old: str, new: str, wanted: str) -> None:
+        before = str(self.record.release)
+        try:
+            self._start(new, wanted)
+        except SlotError:
+            with self._step(f"remove the new slot {new}"):
+                self._drop([new])
+            raise
+        try:
+            with self._step(f"send requests to {new}"):
+                # The record first: a run that is killed here is finished by the next one, for the slot is ready.
+                self.record.active = new
+                self._save()
+                self._host.choose_slot(new)
+            with ThreadPoolExecutor(max_workers=1) as beside:
+                worker = beside.submit(self._hand_over, wanted)
+                with self._step(f"wait for requests in {old}, and replace the worker"):
+                    self._drain([old], watched=new, worker=worker)
+            with self._step(f"stop {old}"):
+                self._host.remove(service_of(old))
+            with self._step("verify"):
+                self._verify(new)
+        except SlotError as error:
+            raise SlotError(f"{error}\n{self._go_back(old, new, before)}") from error
+        self.record.slots[old] = None
+        self._save()
+
+    def _in_place(self, slot: str, wanted: str) -> None:
+        before = str(self.record.release)
+        try:
+            self._start(slot, wanted, force=before == wanted)
+            self._hand_over(wanted)
+        except SlotError:
+            with self._step(f"put back {before}"):
+                self.record.slots[slot] = before
+                self._save()
+                self._host.up(service_of(slot))
+                self._wait_until_ready(slot)
+                self._hand_over(before)
+            raise
+
+    def _go_back(self, old: str, new: str, before: str) -> str:
+        """Return what was done to serve from *old* again."""
+        try:
+            with self._step(f"switch back to {old}"):
+                self.record.active = old
+                self._save()
+                self._host.up(service_of(old))
+                self._wait_until_ready(old)
+                self._host.choose_slot(old)
+                self._hand_over(before)
+                self._drain([new])
+                self._drop([new])
+        except SlotError as error:
+            return f"Going back to {before} failed, too: {error}"
+        return f"Requests go to {before} again."
+
+    # Its steps.
+
+    @contextlib.contextmanager
+    def _step(self, name: str) -> Iterator[None]:
+        started = self._clock()
+        step: dict[str, Any] = {"step": name, "seconds": 0.0, "ok": False}
+        self.steps.append(step)
+        try:
+            yield
+            step["ok"] = True
+        finally:
+            step["seconds"] = round(self._clock() - started, 2)
+
+    def _save(self) -> None:
+        records.write_record(self._layout, self.record)
+
+    def _start(self, slot: str, release: str, force: bool = False) -> None:
+        with self._step(f"start {slot} with {release}"):
+            self.record.slots[slot] = release
+            self._save()
+            if force:
+                self._host.remove(service_of(slot))
+            self._host.up(service_of(slot))
+            self._wait_until_ready(slot)
+        with self._step(f"ask {slot}"):
+            for method, path, body, expected in SMOKE:
+                status, text = self._host.request(slot, method, path, body)
+                if status != expected:
+                    raise SlotError(f"{release} answers {method} {path} with {status} and not {expected}: {text[:300]}")
+
+    def _wait_until_ready(self, slot: str) -> None:
+        service, began = service_of(slot), self._clock()
+        while True:
+            status, text = self._host.request(slot, "GET", READY)
+            if status == 200:
+                return
+            state = self._host.state(service)
+            waited = self._clock() - began
+            if waited > self._limits.ready:
+                why = f"was not ready within {self._limits.ready:.0f} s; it says: {text[:300]}"
+            elif state is not None and state.restarts >= MOST_RESTARTS:
+                why = f"has ended and been restarted {state.restarts} times"
+            else:
+                self._sleep(0.2)
+                continue
+            raise SlotError(f"{service} {why}. The end of its log:\n{self._host.logs(service)}")
+
+    def _drain(self, slots: list[str], watched: str | None = None, worker: Future[None] | None = None) -> None:
+        """Wait until the web server has no request in these slots and *worker* is done, while *watched* stays ready."""
+        began = self._clock()
+        while True:
+            waited = self._clock() - began
+            if watched is not None:
+                self._still_serves(watched)
+            open_ = sum(self._host.open_requests(slot) for slot in slots)
+            drained = waited >= self._limits.settle and (open_ == 0 or waited >= self._limits.drain)
+            if drained and (worker is None or worker.done()):
+                break
+            self._sleep(0.2)
+        if worker is not None:
+            worker.result()
+
+    def _still_serves(self, slot: str) -> None:
+        """Allow for one answer that is late; raises SlotError when two in a row are missing."""
+        for _ in range(2):
+            status, text = self._host.request(slot, "GET", READY)
+            if status == 200:
+                return
+            self._sleep(0.2)
+        service = service_of(slot)
+        raise SlotError(
+            f"{service} stopped being ready when it got the requests ({status}: {text[:300]})."
+            f" The end of its log:\n{self._host.logs(service)}"
+        )
+
+    def _verify(self, slot: str) -> None:
+        self._still_serves(slot)
+        state = self._host.state(service_of(slot))
+        if state is None or not state.running or state.restarts > 0:
+            raise SlotError(
+                f"{service_of(slot)} does not stay up. The end of its log:\n{self._host.logs(service_of(slot))}"
+            )
+
+    def _hand_over(self, release: str | None) -> None:
+        """Stop the worker, which finishes the signal in hand, and start it with another release."""
+        anew = self.record.worker == release
+        self._set_worker(release)
+        if release is None:
+            return
+        if anew:
+            self._host.remove("worker")
+        self._host.up("worker")
+        self._wait_for_worker()
+
+    def _set_worker(self, release: str | None) -> None:
+        if release is None and self.record.worker is not None:
+            self._host.remove("worker")
+        self.record.worker = release
+        self._save()
+
+    def _wait_for_worker(self) -> None:
+        began = self._clock()
+        while not self._host.worker_is_healthy():
+            state = self._host.state("worker")
+            fell_over = state is not None and state.restarts >= MOST_RESTARTS
+            if fell_over or self._clock() - began > self._limits.ready:
+                raise SlotError(f"the worker does not get healthy. The end of its log:\n{self._host.logs('worker')}")
+            self._sleep(0.2)
+
+    def _drop(self, slots: list[str]) -> None:
+        for slot in slots:
+            if self.record.slots[slot]:
+                self._host.remove(service_of(slot))
+                self.record.slots[slot] = None
+        self._save()
+
+    def _serve_from_one_that_is_ready(self) -> None:
+        """Choose the slot of the record, or the other one when only that gets ready."""
+        first = str(self.record.active)
+        candidates = [first, *self.record.leftovers()]
+        for number, slot in enumerate(candidates):
+            try:
+                self._host.up(service_of(slot))
+                self._wait_until_ready(slot)
+            except SlotError:
+                if number + 1 == len(candidates):
+                    raise
+                continue
+            self.record.active = slot
+            self._save()
+            if self._host.chosen_slot() not in (None, slot):
+                self._host.choose_slot(slot)
+            return
+
+    # Going back, and what is kept.
+
+    def refuse_newer_schema(self, release: str) -> None:
+        """Raise SlotError when the database's schema has moved past what a release can live with."""
+        head = records.read_release(self._layout, release)["schema_head"]
+        oldest = self._host.oldest_schema_user()
+        if oldest is not None and head < oldest:
+            raise SlotError(
+                f"{release} knows the schema up to revision {head}, and the database has been contracted since: it"
+                f" needs a release that knows {oldest} or later. Deploy such a release, or restore a backup from before"
+                " the contraction (docs/migrations.md)"
+            )
+
+    def prune(self) -> list[str]:
+        """Forget the releases past the newest, and remove the images that no kept release runs; return their names."""
+        in_use = {*self.record.slots.values(), self.record.worker}
+        releases = records.all_releases(self._layout)
+        stay = {item["release"] for item in records.kept(self._layout)[: self._limits.keep]} | in_use
+        gone = [item for item in releases if item["release"] not in stay]
+        for item in gone:
+            for suffix in ("json", "yaml"):
+                (self._layout.releases / f"{item['release']}.{suffix}").unlink(missing_ok=True)
+        wanted = {item["image"] for item in releases if item not in gone}
+        images = [name for name in self._host.images() if name not in wanted and self._host.remove_image(name)]
+        return [item["release"] for item in gone] + images
