@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import yaml
 from ansible.errors import AnsibleError
+from ansible.parsing.dataloader import DataLoader
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from leaky_bucket import LeakyBucket, Volley, admitted_in_each
-from rendering import ROOT, evaluate, render
+from rendering import ROOT, evaluate, render, role_variables
 
 DEVELOPMENT = {"nginx_environment": "development", "__nginx_live": {}}
 
@@ -137,6 +138,136 @@ def test_the_mark_of_the_configuration_changes_with_what_it_depends_on() -> None
     assert mark() == marks[0]
 
 
+def directives(text: str, name: str) -> list[str]:
+    """Return what follows the directive *name*, wherever it stands."""
+    return re.findall(rf"^ *{name} (.*);$", text, re.MULTILINE)
+
+
+def mapped(text: str, variable: str, source: str) -> str:
+    """Return what the map of *variable* makes of *source*, as nginx does: the first pattern, else the default."""
+    found = re.search(rf"\n    map \S+ \${variable} \{{\n(.*?)\n    \}}", text, re.DOTALL)
+    assert found, variable
+    entries = [line.strip(" ;").split(None, 1) for line in found.group(1).splitlines() if "volatile" not in line]
+    for pattern, value in entries:
+        flags = re.IGNORECASE if pattern.startswith('"~*') else 0
+        if pattern.startswith('"~') and re.search(pattern.strip('"').lstrip("~*"), source, flags):
+            return value.strip('"')
+    return dict(entries)["default"]
+
+
+def test_every_slot_is_an_upstream_and_a_deploy_decides_which_gets_requests() -> None:
+    text = configuration(nginx_upstreams={"backend-blue": "10.9.8.1:8001", "backend-green": "10.9.8.2:8001"})
+    for name, server in (("backend-blue", "10.9.8.1:8001"), ("backend-green", "10.9.8.2:8001")):
+        assert f"    upstream {name} {{\n        zone {name} 128k;\n        server {server} max_fails=0;\n" in text
+    assert set(directives(text, "proxy_pass")) == {
+        "http://$active_backend",
+        "http://$active_backend/api/v1/health",
+    }
+    assert not directives(text, "resolver")
+    assert directives(text, "include") == [
+        "/etc/nginx/mime.types",
+        "/etc/tradingbot/live/upstream.conf",
+        "/etc/tradingbot/live/maintenance.conf",
+    ]
+    assert '"backend":"$active_backend"' in text
+
+
+def test_the_inventory_wires_what_the_role_has_as_its_defaults() -> None:
+    wiring = DataLoader().load_from_file(
+        str(ROOT / "inventories/prod/group_vars/all/00-wiring.yml"), trusted_as_template=True
+    )
+    defaults = role_variables("nginx")["nginx_upstreams"]
+    assert evaluate("nginx", "nginx_upstreams", **wiring) == defaults
+    slots = {f"backend-{slot}": f"{address}:8001" for slot, address in two_slots(wiring, ["nginx"]).items()}
+    assert slots == defaults
+    assert list(two_slots(wiring, ["backend"])) == ["blue"], "without nginx nobody tells two apart"
+
+
+def two_slots(wiring: dict[str, Any], groups: list[str]) -> dict[str, str]:
+    """Return the backend's slots on a host that is in *groups*."""
+    return dict(evaluate("backend", "backend_slots", **wiring, group_names=groups))
+
+
+def test_what_is_switched_while_nginx_runs_is_written_once() -> None:
+    tasks = yaml.safe_load((ROOT / "roles/nginx/tasks/configure.yml").read_text())
+    (task,) = [task for task in tasks if "ansible.builtin.copy" in task]
+    assert task["ansible.builtin.copy"]["force"] is False
+    contents = {item["name"]: item["content"] for item in task["loop"]}
+    assert contents["maintenance.conf"] == 'map "" $maintenance { default 0; }\n'
+    first = contents["upstream.conf"].replace("{{ nginx_upstreams | first }}", "backend-blue")
+    assert first == 'map "" $active_backend { default backend-blue; }\n'
+    (template,) = [task["ansible.builtin.template"] for task in tasks if "ansible.builtin.template" in task]
+    assert "/live:/etc/tradingbot/live:ro" in template["validate"], "nginx -t reads them, too"
+    assert any(volume.endswith("/nginx/live:/etc/tradingbot/live:ro") for volume in compose()["volumes"])
+
+
+@pytest.mark.parametrize(
+    ("path", "closed"),
+    [
+        ("/", "1"),
+        ("/docs", "1"),
+        ("/api/v1/signals", "1"),
+        ("/api/v1/ws", "1"),
+        ("/api/v1/health/more", "1"),
+        ("/api/v1/webhooks", "1"),
+        ("/api/v1/webhooks/tradingview/tbw_token", "0"),
+        ("/api/v1/health", "0"),
+        ("/api/v1/health/ready", "0"),
+        ("/metrics", "0"),
+        ("/static/index.html", "0"),
+    ],
+)
+def test_maintenance_closes_all_but_webhooks_health_and_static_files(path: str, closed: str) -> None:
+    text = configuration()
+    assert mapped(text, "closed", f"1:{path}") == closed
+    assert mapped(text, "closed", f"0:{path}") == "0"
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        ("1:GET:text/html,application/xhtml+xml", "@maintenance"),
+        ("1:HEAD:Text/HTML", "@maintenance"),
+        ("1:GET:*/*", "@problem"),
+        ("1:GET:", "@problem"),
+        ("1:POST:text/html", "@problem"),
+        ("0:GET:text/html", "@problem"),
+    ],
+)
+def test_people_get_a_page_and_programs_a_problem(asked: str, shown: str) -> None:
+    assert mapped(configuration(), "unavailable", asked) == shown
+
+
+def test_only_maintenance_names_its_own_time_to_come_back() -> None:
+    text = configuration(nginx_maintenance_retry_after=77)
+    assert mapped(text, "retry_after", "1:503:") == "77"
+    for other in ("0:503:", "1:400:", "0:503:REJECTED", "1:429:REJECTED"):
+        assert mapped(text, "retry_after", other) != "77"
+
+
+def test_the_page_carries_all_that_it_needs() -> None:
+    page = (ROOT / "roles/nginx/files/static/maintenance.html").read_text()
+    assert '<html lang="en">' in page
+    assert not re.findall(r"<script|<link|<img|src=|url\(|@import|\son\w+=|style=", page)
+    assert "style-src 'unsafe-inline'" in configuration()
+
+
+def seconds(value: str | int) -> int:
+    """Return a time of nginx in seconds."""
+    found = re.fullmatch(r"(\d+)s?", str(value))
+    assert found, value
+    return int(found.group(1))
+
+
+def test_nginx_lets_go_of_an_idle_connection_before_the_backend_does() -> None:
+    """Else a request may go out on a connection that the backend is just closing, and comes back as 502."""
+    defaults = yaml.safe_load((ROOT / "roles/nginx/defaults/main.yml").read_text())
+    settings = (ROOT / "backend/src/tradingbot/core/settings.py").read_text()
+    kept = re.search(r"^    keep_alive_timeout: PositiveInt = (\d+)$", settings, re.MULTILINE)
+    assert kept
+    assert seconds(defaults["nginx_upstream_keepalive_timeout"]) + 10 <= int(kept.group(1))
+
+
 def test_unknown_host_names_are_refused_only_when_names_are_given() -> None:
     assert "return 421;" not in configuration()
     assert configuration().count("default_server") == 2
@@ -197,6 +328,9 @@ def test_names_of_a_self_signed_certificate() -> None:
         (given(["bot.example.com"], key=ec.generate_private_key(ec.SECP256R1())), "does not belong"),
         (given(["other.example.com"]), "not all of nginx_server_names"),
         (given(["*.bot.example.com"]), "not all of nginx_server_names"),
+        ({"nginx_environment": "development", "nginx_upstream": "backend:8001"}, "two slots"),
+        ({"nginx_environment": "development", "nginx_upstreams": {}}, "names no backend"),
+        ({"nginx_environment": "development", "nginx_upstreams": {"back end": "10.9.8.1:80"}}, "back end"),
     ],
 )
 def test_preflight_refuses(variables: dict[str, Any], reason: str) -> None:
