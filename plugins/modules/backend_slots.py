@@ -61,7 +61,7 @@ options:
     default: 120
   settle_seconds:
     description:
-      - Seconds in which the web server's former processes may still take requests, and in which the new slot is watched.
+      - Seconds in which the web server's former processes may still take requests. The new slot is watched meanwhile.
     type: float
     default: 2.5
   drain_timeout:
