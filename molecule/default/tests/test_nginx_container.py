@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import pytest
 import requests
 from stack import COMPOSE, apply_role, inspect
 
 CONFIGURATION = "/opt/tradingbot/nginx/conf/nginx.conf"
+LIVE = "/opt/tradingbot/nginx/live"
+APPLY = "sh /etc/tradingbot/nginx/apply.sh"
 
 
 def inside(host: Any, command: str) -> Any:
@@ -56,11 +60,49 @@ def test_a_bad_configuration_does_not_land(host: Any, https_url: str) -> None:
 def test_a_configuration_that_landed_without_a_reload_is_loaded_by_the_next_run(host: Any) -> None:
     """As after a play that was killed in between."""
     running = inside(host, "curl -s http://127.0.0.1:8081/configuration").stdout.strip()
-    other = "0" * 64
+    mark, other = running.split()[0], "0" * 64
     with host.sudo():
-        assert host.run(f"sed -i.killed s/{running}/{other}/ {CONFIGURATION}").rc == 0
+        assert host.run(f"sed -i.killed s/{mark}/{other}/ {CONFIGURATION}").rc == 0
         assert inside(host, "nginx -q -c /etc/tradingbot/nginx/nginx.conf -s reload").rc == 0
         assert host.run(f"mv {CONFIGURATION}.killed {CONFIGURATION}").rc == 0
     done = apply_role(host, "nginx")
     assert "failed=0" in done, done
     assert inside(host, "curl -s http://127.0.0.1:8081/configuration").stdout.strip() == running
+
+
+def test_it_asks_the_backend_that_gets_requests(host: Any) -> None:
+    assert json.loads(inside(host, "curl -s --fail http://127.0.0.1:8081/upstream").stdout)["status"] == "healthy"
+
+
+def test_what_runs_already_is_not_loaded_again(host: Any) -> None:
+    running = inside(host, "curl -s http://127.0.0.1:8081/configuration").stdout
+    assert inside(host, APPLY).stdout == f"current: {running}"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("upstream.conf", 'map "" $active_backend { default backend-red; }', "has no such upstream"),
+        ("upstream.conf", 'map "" $active_backend {', "must have exactly one line"),
+        (
+            "upstream.conf",
+            'map "" $active_backend { default backend-blue; }\nbroken on;',
+            "does not accept what is on disk",
+        ),
+        ("maintenance.conf", 'map "" $maintenance { default 2; }', "write 0 or 1"),
+        ("maintenance.conf", "", "must have exactly one line"),
+    ],
+)
+def test_what_makes_no_sense_is_not_loaded(host: Any, https_url: str, file: str, content: str, said: str) -> None:
+    running = inside(host, "curl -s http://127.0.0.1:8081/configuration").stdout
+    with host.sudo():
+        assert host.run(f"cp -p {LIVE}/{file} {LIVE}/{file}.kept").rc == 0
+        try:
+            assert host.run(f"printf '%s\\n' '{content}' > {LIVE}/{file}").rc == 0
+            refused = inside(host, APPLY)
+        finally:
+            assert host.run(f"mv {LIVE}/{file}.kept {LIVE}/{file}").rc == 0
+    assert refused.rc != 0
+    assert said in refused.stderr
+    assert inside(host, "curl -s http://127.0.0.1:8081/configuration").stdout == running
+    assert requests.get(f"{https_url}/api/v1/health", verify=False, timeout=20).status_code == 200

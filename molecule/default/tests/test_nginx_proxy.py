@@ -74,14 +74,15 @@ def check_security_headers(headers: Any) -> None:
 
 @pytest.fixture
 def stopped_backend(host: Any, https_url: str) -> Iterator[None]:
-    """The backend is away during the test, and back after it."""
+    """The backend that gets requests is away during the test, and back after it."""
     with host.sudo():
-        assert host.run(f"{COMPOSE} stop --timeout 5 backend").rc == 0
+        slot = host.check_output(f"{COMPOSE} exec -T nginx curl -s http://127.0.0.1:8081/configuration").split()[1]
+        assert host.run(f"{COMPOSE} stop --timeout 5 {slot}").rc == 0
     try:
         yield
     finally:
         with host.sudo():
-            assert host.run(f"{COMPOSE} start backend").rc == 0
+            assert host.run(f"{COMPOSE} start {slot}").rc == 0
         deadline = time.monotonic() + 90
         while requests.get(f"{https_url}/api/v1/health", verify=False, timeout=20).status_code != 200:
             assert time.monotonic() < deadline, "the backend did not come back"
@@ -201,3 +202,4 @@ def test_the_access_log_is_json_with_request_ids(host: Any, https_url: str) -> N
     assert found[0]["path"] == "/api/v1/health"
     assert found[0]["user_agent"] == 'quote " and \\'
     assert float(found[0]["upstream_seconds"]) >= 0
+    assert found[0]["backend"] in {"backend-blue", "backend-green"}
