@@ -1,0 +1,117 @@
+# Copyright: the tradingbot.stack maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Verbs that start, stop, show and enter containers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import urllib.parse
+from typing import NoReturn
+
+from .. import stack_health, stack_services, stack_table
+from .stack import FAILED, OK, USAGE, RefusedError, Stack, become, call, in_container
+
+WAIT_SECONDS = "120"
+# Stopped last, so that nothing asks a database that is gone.
+STORES = ("postgres", "redis")
+
+
+def up(stack: Stack, given: argparse.Namespace) -> int:
+    """Start containers that are stopped, make those that are missing, and wait until they are healthy."""
+    services = stack.compose_services(given.service)
+    stack.refuse_while_deploying(services, given.ignore_lock)
+    return _start(stack, services)
+
+
+def _start(stack: Stack, services: list[str]) -> int:
+    wait = ["--detach", "--no-deps", "--quiet-pull", "--wait", "--wait-timeout", WAIT_SECONDS]
+    if call(stack.compose("up", *wait, *services)) != 0:
+        print(f"not all is up: `tradingbot logs --tail 50 {' '.join(services)}` says why", file=sys.stderr)
+        return FAILED
+    return OK
+
+
+def down(stack: Stack, given: argparse.Namespace) -> int:
+    """Stop containers and keep them, with their logs; data is not touched."""
+    services = stack.compose_services(given.service)
+    if not given.service:
+        # A second slot that an interrupted deploy has left is stopped, too.
+        there = {stack_services.service_of(one) for one in stack.containers()}
+        services += sorted(name for name in there - set(services) if name.startswith("backend-"))
+    stack.refuse_while_deploying(services, given.ignore_lock)
+    for some in ([name for name in services if name not in STORES], [name for name in services if name in STORES]):
+        if some and call(stack.compose("stop", *some)) != 0:
+            return FAILED
+    print("Stopped, also after a reboot, until `tradingbot up`. Data, logs and images are kept.")
+    return OK
+
+
+def restart(stack: Stack, given: argparse.Namespace) -> int:
+    """Stop and start containers in place, and wait until they are healthy."""
+    services = stack.compose_services(given.service)
+    stack.refuse_while_deploying(services, given.ignore_lock)
+    if call(stack.compose("restart", "--no-deps", *services)) != 0:
+        return FAILED
+    return _start(stack, services)
+
+
+def logs(stack: Stack, given: argparse.Namespace) -> NoReturn:
+    """Show the end of the logs."""
+    options = ["--tail", given.tail]
+    options += ["--follow"] if given.follow else []
+    options += ["--since", given.since] if given.since else []
+    options += [] if sys.stdout.isatty() else ["--no-color"]
+    become(stack.compose("logs", *options, *stack.compose_services(given.service)))
+
+
+def ps(stack: Stack, given: argparse.Namespace) -> int:
+    """Show the containers."""
+    rows = stack_services.describe_all(stack.containers())
+    if given.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        print(stack_table.services_text(rows, stack.slots.active))
+    return OK
+
+
+def health(stack: Stack, given: argparse.Namespace) -> int:
+    """Show whether all is well."""
+    report = stack_health.look(stack.health_settings())
+    print(json.dumps(report, indent=2) if given.json else stack_table.health_text(report))
+    return OK if report["healthy"] else FAILED
+
+
+def execute(stack: Stack, arguments: list[str]) -> NoReturn:
+    """Run a program in a container: that of the service named first, else the worker's."""
+    known = {*stack.services, *(f"backend-{slot}" for slot in stack.slots.releases)}
+    service, command = (arguments[0], arguments[1:]) if arguments and arguments[0] in known else ("worker", arguments)
+    if not command:
+        why = "there is no program to run"
+        raise RefusedError(
+            "exec", why, "like `tradingbot exec worker tradingbot check`; services: " + ", ".join(known), USAGE
+        )
+    become(in_container(stack.running(service), command))
+
+
+def psql(stack: Stack, arguments: list[str]) -> NoReturn:
+    """Run psql as the superuser, in the stack's database unless another one is named."""
+    command = ["psql", "--username=postgres", *arguments]
+    become(in_container(stack.running("postgres"), command, "--env", "PGDATABASE=tradingbot"))
+
+
+def redis_cli(stack: Stack, arguments: list[str]) -> NoReturn:
+    """Run redis-cli as the backend's user. The password goes by the environment: no command line shows it."""
+    path = stack.project_dir / "secrets" / "redis_url"
+    try:
+        url = urllib.parse.urlsplit(path.read_text().strip())
+        user, password = url.username, urllib.parse.unquote(url.password or "")
+    except (OSError, ValueError) as error:
+        why = f"{path} cannot be read ({getattr(error, 'strerror', None) or 'it is no URL'})"
+        raise RefusedError("password of Redis", why, "this host needs the backend's secrets: run site.yml") from error
+    identity = stack.running("redis")
+    os.environ["REDISCLI_AUTH"] = password
+    command = ["redis-cli", "--user", urllib.parse.unquote(user or "default"), "--no-auth-warning", *arguments]
+    become(in_container(identity, command, "--env", "REDISCLI_AUTH"))
