@@ -34,6 +34,7 @@ OPTIONAL: dict[str, str | None] = {
     "vault_backend_encryption_key_old": KEY,
     "vault_backend_notify_urls": None,
     "vault_backend_sentry_dsn": None,
+    "vault_backend_registry_password": None,
 }
 """Secrets that the roles take when they are given, and their kinds; None: somebody else issues them."""
 
