@@ -15,6 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from redis import Redis
 
 from tests import servers
+from tests.later_revisions import LaterRevisions
 from tradingbot.api_keys import service as api_keys
 from tradingbot.app import create_app
 from tradingbot.core.database import Database
@@ -75,6 +76,14 @@ def postgresql_url() -> Iterator[str]:
 def redis_url() -> Iterator[str]:
     with servers.redis() as url:
         yield url
+
+
+@pytest.fixture
+def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LaterRevisions]:
+    """Versions after this one."""
+    revisions = LaterRevisions(tmp_path, monkeypatch)
+    yield revisions
+    revisions.forget()
 
 
 class MakeDatabase:

@@ -18,7 +18,7 @@ from tradingbot.core.database import database_url as to_sqlalchemy
 from tradingbot.migrations import runner
 from tradingbot.migrations.head import VERSIONS, head_revision
 from tradingbot.migrations.metadata import TABLES, metadata
-from tradingbot.migrations.runner import ADVISORY_LOCK, MigrationSettings, migrate, revision_of
+from tradingbot.migrations.runner import ADVISORY_LOCK, MigrationSettings, migrate, state_of
 
 
 def settings_for(url: str, **changes: int) -> MigrationSettings:
@@ -41,7 +41,7 @@ async def test_empty_to_head_to_base_to_head(make_database: MakeDatabase) -> Non
     assert await migrate(settings) == f"schema already at head {head}"
     assert await migrate(settings, "base") == f"migrated {head} -> base"
     assert await tables(url) == set()
-    assert await revision_of(settings) is None
+    assert (await state_of(settings)).current is None
     assert await migrate(settings) == f"migrated base -> {head}"
 
 
@@ -147,7 +147,8 @@ def test_check_tells_by_its_exit_code(make_database: MakeDatabase, environment: 
     before = subprocess.run(
         ["tradingbot", "migrate", "--check"], env=variables, capture_output=True, text=True
     )
-    assert (before.returncode, before.stdout.strip()) == (1, f"schema at base, head is {head_revision()}")
+    needed = f"schema is at nothing, {head_revision()} is needed: run `tradingbot migrate`"
+    assert (before.returncode, before.stdout.strip()) == (1, needed)
     subprocess.run(["tradingbot", "migrate"], env=variables, check=True, capture_output=True)
     after = subprocess.run(
         ["tradingbot", "migrate", "--check"], env=variables, capture_output=True, text=True

@@ -11,7 +11,7 @@ import asyncpg
 from tradingbot.core.address import plain_dsn
 from tradingbot.core.probes import ProbeError, probe_postgresql, probe_redis, wait_for
 from tradingbot.core.settings import Settings
-from tradingbot.migrations.head import head_revision
+from tradingbot.migrations.state import read_state
 
 
 class StepError(Exception):
@@ -46,22 +46,20 @@ async def check_schema(settings: Settings) -> str:
     """Compares the schema with what this version needs; changes nothing.
 
     Raises:
-        StepError: it is another one.
+        StepError: this version cannot live with it.
     """
-    head = head_revision()
     connection = await asyncpg.connect(
         plain_dsn(settings.database_url.get_secret_value()),
         timeout=settings.database_connect_timeout,
         command_timeout=settings.database_command_timeout,
     )
     try:
-        exists = await connection.fetchval("SELECT to_regclass('alembic_version') IS NOT NULL")
-        revision = await connection.fetchval("SELECT version_num FROM alembic_version") if exists else None
+        state = await read_state(connection.fetchrow)
     finally:
         connection.terminate()
-    if revision != head:
-        raise StepError(f"schema is at {revision or 'nothing'}, {head} is needed: run `tradingbot migrate`")
-    return f"schema at {head}"
+    if state.problem is not None:
+        raise StepError(f"schema is {state.problem}")
+    return f"schema at {state.current}"
 
 
 async def check_directories(settings: Settings) -> str:

@@ -1,20 +1,19 @@
 """Does what we depend on answer? All checks at once, each bounded in time."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tradingbot.core.database import Database
 from tradingbot.core.errors import UnavailableError
 from tradingbot.core.redis import ping
 from tradingbot.core.tasks import within
-from tradingbot.migrations.head import head_revision
+from tradingbot.migrations.state import read_state
 
 CHECK_TIMEOUT = 2.0
 OK = "ok"
@@ -28,15 +27,6 @@ async def readiness(database: Database, redis: Redis) -> dict[str, str]:
         _bounded(_redis(redis)),
     )
     return {"postgresql": postgresql, "redis": redis_state, "schema": schema}
-
-
-async def current_revision(connection: AsyncConnection) -> str | None:
-    """Gives the revision of the schema; None if there is none yet."""
-    exists = await connection.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL"))
-    if not exists:
-        return None
-    revision = await connection.scalar(text("SELECT version_num FROM alembic_version"))
-    return None if revision is None else str(revision)
 
 
 async def _bounded(check: Coroutine[Any, Any, str]) -> str:
@@ -54,11 +44,12 @@ async def _postgresql(database: Database) -> str:
 
 async def _schema(database: Database) -> str:
     async with database.transaction() as session:
-        revision = await current_revision(await session.connection())
-    head = head_revision()
-    return (
-        OK if revision == head else f"at {revision or 'nothing'}, {head} is needed: run `tradingbot migrate`"
-    )
+
+        async def fetch_row(query: str) -> Sequence[Any] | None:
+            return (await session.execute(text(query))).first()
+
+        state = await read_state(fetch_row)
+    return state.problem or OK
 
 
 async def _redis(redis: Redis) -> str:

@@ -6,6 +6,7 @@ from tradingbot.core.models import Base
 from tradingbot.events.models import EventSequence, StoredEvent
 from tradingbot.exchanges.models import ExchangeAccount
 from tradingbot.inference.models import Prediction
+from tradingbot.migrations.models import SchemaCompatibility
 from tradingbot.orders.models import Fill, Order
 from tradingbot.outbox.models import OutboxRow
 from tradingbot.positions.models import Position
@@ -31,6 +32,7 @@ TABLES = (
     Prediction,
     StoredEvent,
     EventSequence,
+    SchemaCompatibility,
 )
 
 metadata = Base.metadata

@@ -10,6 +10,7 @@ revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
+lint_exceptions = {"prefer-text-field": "the lengths are limits that the API names, too"}
 
 _AMOUNT = sa.Numeric(38, 18)
 
