@@ -13,13 +13,17 @@ from openapi_spec_validator import validate
 
 from tests.conftest import client_of
 from tests.test_webhooks import assert_problem
+from tradingbot import __version__
 from tradingbot.app import create_app
 from tradingbot.core.settings import Settings
 
 
 async def test_health_is_exact(client: httpx.AsyncClient) -> None:
     answer = await client.get("/api/v1/health")
-    assert (answer.status_code, answer.content) == (200, b'{"status":"healthy"}')
+    assert (answer.status_code, answer.content) == (
+        200,
+        f'{{"status":"healthy","version":"{__version__}"}}'.encode(),
+    )
 
 
 async def test_ready(client: httpx.AsyncClient) -> None:

@@ -33,6 +33,7 @@ COMMANDS = {
     ),
     "worker": Command("worker", "wait for PostgreSQL, then turn queued signals into orders"),
     "migrate": Command("migrate", "bring the schema to head, under a lock"),
+    "status": Command("status", "show version, schema and queue", bare=True),
     "check": Command("check", "show what `serve` would find; exit code 1 if something fails"),
     "strategy": Command("strategies", "create and list strategies; rotate their webhook addresses"),
     "user": Command("users", "create, list, close and open accounts; set passwords"),
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
+    from tradingbot.cli.output import print_refusal
     from tradingbot.core.errors import ProblemError, UnavailableError
     from tradingbot.core.logging import configure_logging
     from tradingbot.core.probes import ProbeError
@@ -70,10 +72,7 @@ def _run(run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace
     try:
         return run(arguments)
     except SettingsRefusedError as error:
-        print("tradingbot refuses to start:", file=sys.stderr)
-        for problem in error.problems:
-            print(f"  - {problem}", file=sys.stderr)
-        return 2
+        return print_refusal(error.problems)
     except ProbeError as error:
         print(error, file=sys.stderr)
         return 1

@@ -15,6 +15,14 @@ def print_once(as_json: bool, label: str, value: str, **more: object) -> None:
     print("Keep it: it is stored as a hash and cannot be shown again.", file=sys.stderr)
 
 
+def print_refusal(problems: Sequence[str]) -> int:
+    """Prints what is wrong with the settings; gives the exit code."""
+    print("tradingbot refuses to start:", file=sys.stderr)
+    for problem in problems:
+        print(f"  - {problem}", file=sys.stderr)
+    return 2
+
+
 def print_rows(as_json: bool, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Prints a table with a heading, or a JSON list of objects."""
     if as_json:

@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
+from tradingbot import __version__
 from tradingbot.core.context import ContextDep
 from tradingbot.core.direct_route import DirectEndpoint
 from tradingbot.core.errors import UnavailableError
@@ -12,7 +13,7 @@ from tradingbot.health.schemas import Health, Readiness
 
 router = APIRouter(prefix="/health", tags=["health"])
 
-_HEALTHY = Health().model_dump_json().encode()
+_HEALTHY = Health(version=__version__).model_dump_json().encode()
 
 
 async def health(_request: Request) -> Response:
