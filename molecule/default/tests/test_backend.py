@@ -98,7 +98,7 @@ def test_docs_of_this_host_are_served_through_nginx(https_url: str) -> None:
     assert "/api/v1/webhooks/tradingview/{token}" in described["paths"]
 
 
-def test_health_is_as_promised(machine: Host, https_url: str) -> None:
+def test_health_is_as_promised(machine: hosts.Host, https_url: str) -> None:
     answer = call("GET", f"{https_url}/api/v1/health")
     version = output_of(machine, f"{COMPOSE} exec -T worker tradingbot version").split()[-1]
     assert (answer.status_code, answer.json()) == (200, {"status": "healthy", "version": version})
