@@ -148,7 +148,6 @@ def compose_text(layout: Layout, record: Record) -> str:
                 lines.append(f"    ports: {json.dumps(list(layout.publish))}")
     if record.worker:
         lines += ["  worker:", f"    extends: {{file: releases/{record.worker}.yaml, service: worker}}"]
-        lines += ["    networks: [tradingbot]"]
     lines += ["networks:", f"  tradingbot: {{name: {NETWORK}, external: true}}", "secrets:"]
     for name in sorted({secret for release in used for secret in read_release(layout, release)["secrets"]}):
         lines.append(f"  {name}: {{file: {json.dumps(str(layout.project_dir / 'secrets' / name))}}}")
