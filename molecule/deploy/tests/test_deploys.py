@@ -1,0 +1,154 @@
+"""Deploys and rollbacks under load: nobody notices the good ones, and the bad ones leave the former version serving."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from deployments import (
+    BREAKS_MIGRATING,
+    CONTRACTS,
+    DIES,
+    DROPS_UNSAID,
+    EXPANDS,
+    GOOD,
+    NEVER_READY,
+    Loaded,
+    books_balance,
+    nobody_noticed,
+    to,
+)
+from plays import DEPLOY, ROLLBACK, Done, Run, fails, succeeds
+from slots import agree_on, last_deploy, served
+from stack import output_of
+
+from tests.load import ledger
+from tests.testbed import hosts
+
+pytestmark = pytest.mark.usefixtures("deployable")
+SOON = ["-e", "backend_wait_timeout=15"]
+
+
+def tell(what: str, done: Done, machine: hosts.Host) -> None:
+    """Print how long a play took, and how much of it the change of the slots."""
+    print(f"\n{what}: {done.seconds:.1f} s, of it {last_deploy(machine)['seconds']} s on the host")
+
+
+def test_five_deploys_in_a_row_and_a_rollback_lose_nothing(
+    machine: hosts.Host, inventory: str, under_load: Loaded, ask: ledger.Query
+) -> None:
+    with under_load() as results:
+        for version in GOOD:
+            tell(f"deploy of {version}", succeeds(inventory, DEPLOY, *to(version)), machine)
+            assert served(machine) == version
+        tell("rollback", succeeds(inventory, ROLLBACK), machine)
+        agree_on(machine, GOOD[-2])
+    nobody_noticed(results[0], ask, restarts=len(GOOD) + 1)
+    assert last_deploy(machine)["action"] == "rollback"
+
+
+def test_a_rollback_goes_to_any_kept_version(machine: hosts.Host, inventory: str) -> None:
+    tell("rollback by three versions", succeeds(inventory, ROLLBACK, "-e", f"backend_release={GOOD[1]}"), machine)
+    agree_on(machine, GOOD[1])
+
+
+def test_a_rollback_to_what_is_not_kept_is_refused(machine: hosts.Host, inventory: str) -> None:
+    said = fails(inventory, ROLLBACK, "-e", "backend_release=1.2.3").said
+    assert "1.2.3" in said
+    assert GOOD[2] in said, "it names those that are kept"
+    agree_on(machine, GOOD[1])
+
+
+def test_what_fails_before_the_switch_is_noticed_by_nobody(
+    machine: hosts.Host, inventory: str, under_load: Loaded, ask: ledger.Query
+) -> None:
+    """Never ready; a migration that breaks; one that the running version could not live with; no such image."""
+    schema = "SELECT version_num FROM alembic_version"
+    before = ask(schema)
+    with under_load() as results:
+        for version, why in (
+            (NEVER_READY, "was not ready within 15 s"),
+            (BREAKS_MIGRATING, "division by zero"),
+            (DROPS_UNSAID, "contract"),
+            ("9.9.9", "9.9.9"),
+        ):
+            done = fails(inventory, DEPLOY, *to(version), *SOON)
+            print(f"\n{version} was given up after {done.seconds:.1f} s")
+            assert re.search(why, done.said), done.said
+            agree_on(machine, GOOD[1])
+            logged = last_deploy(machine)
+            assert logged["result"] == "failed"
+            assert version in logged["to"]
+            assert re.search(why, logged["reason"]), logged
+    assert ask(schema) == before
+    nobody_noticed(results[0], ask, restarts=0)
+
+
+def test_a_version_that_dies_after_the_switch_is_taken_back(
+    machine: hosts.Host, inventory: str, under_load: Loaded, ask: ledger.Query
+) -> None:
+    """It kills itself with requests in hand, so some fail: those of the few seconds until the former one serves."""
+    with under_load() as results:
+        done = fails(inventory, DEPLOY, *to(DIES))
+        agree_on(machine, GOOD[1])
+    assert f"Requests go to {GOOD[1]}-" in done.said, done.said
+    result = results[0]
+    failed = [failure.at for failure in result.failures]
+    if failed:
+        print(f"\n{len(failed)} of {result.requests} requests failed, within {max(failed) - min(failed):.1f} s")
+    assert result.missed() == 0
+    books_balance(result, ask)
+
+
+def test_a_second_deploy_is_refused_and_told_who_holds_the_lock(machine: hosts.Host, inventory: str) -> None:
+    first = Run(inventory, DEPLOY, *to(GOOD[0]))
+    first.wait_for("TASK [tradingbot.stack.backend : Configure")
+    second = fails(inventory, DEPLOY, *to(GOOD[2]))
+    assert re.search(r"held by \S+@\S+ since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC .*release " + GOOD[0], second.said)
+    assert "backend_deploy_wait" in second.said
+    assert first.end().code == 0
+    agree_on(machine, GOOD[0])
+
+
+def test_a_second_deploy_waits_when_asked_to(machine: hosts.Host, inventory: str) -> None:
+    first = Run(inventory, DEPLOY, *to(GOOD[1]))
+    first.wait_for("TASK [tradingbot.stack.backend : Configure")
+    second = succeeds(inventory, DEPLOY, *to(GOOD[2]), "-e", "backend_deploy_wait=240")
+    assert first.end().code == 0
+    assert "waiting for the deploy lock, held by" in second.said
+    agree_on(machine, GOOD[2])
+
+
+def test_a_contraction_needs_the_expansion_deployed_and_the_word_of_a_person(
+    machine: hosts.Host, inventory: str, under_load: Loaded, ask: ledger.Query
+) -> None:
+    allowed = ["-e", "backend_allow_contract=true"]
+    columns = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'strategies' AND column_name = 'note'"
+    with under_load() as results:
+        early = fails(inventory, DEPLOY, *to(CONTRACTS), *allowed)
+        assert ask(columns) == ["0"], early.said
+        succeeds(inventory, DEPLOY, *to(EXPANDS))
+        assert ask(columns) == ["1"]
+        unsaid = fails(inventory, DEPLOY, *to(CONTRACTS))
+        assert "backend_allow_contract=true" in unsaid.said
+        assert ask(columns) == ["1"]
+        # The version before lives with an expanded schema, so the way back is open.
+        succeeds(inventory, ROLLBACK)
+        agree_on(machine, GOOD[2])
+        succeeds(inventory, ROLLBACK)
+        agree_on(machine, EXPANDS)
+        succeeds(inventory, DEPLOY, *to(CONTRACTS), *allowed)
+        assert ask(columns) == ["0"]
+        succeeds(inventory, ROLLBACK)
+        agree_on(machine, EXPANDS)
+        refused = fails(inventory, ROLLBACK, "-e", f"backend_release={GOOD[2]}")
+        assert "contract" in refused.said
+        agree_on(machine, EXPANDS)
+    nobody_noticed(results[0], ask, restarts=5)
+
+
+def test_the_log_names_who_and_what_and_how_long(machine: hosts.Host) -> None:
+    logged = last_deploy(machine)
+    assert {"time", "who", "action", "from", "to", "seconds", "result", "reason", "steps"} <= set(logged)
+    assert "@" in logged["who"]
+    assert output_of(machine, "stat -c %a /opt/tradingbot/backend/deploys.jsonl") in ("644", "640", "600")
