@@ -146,7 +146,7 @@ def run(command: list[str], timeout: float) -> tuple[int, str, str]:
 def last_line(text: str) -> str:
     """Return the last line that says something."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "it said nothing"
+    return lines[-1][:200] if lines else "it said nothing"
 
 
 # The host.

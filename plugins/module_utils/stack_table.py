@@ -51,15 +51,18 @@ def _memory(row: dict[str, Any]) -> str:
 
 
 def health_text(report: dict[str, Any]) -> str:
-    """Return the whole report as lines: services, what else was looked at, problems."""
-    lines = [services_text(report["services"], report["slots"]["active"]), "", table(_facts(report))]
-    problems = problem_lines(report["problems"])
-    if problems:
-        lines += ["", f"{len(problems)} problem{'s' if len(problems) > 1 else ''}:"]
-        lines += [f"  {number}. {text}" for number, text in enumerate(problems, start=1)]
-    else:
-        lines += ["", "All is well."]
-    return "\n".join(lines)
+    """Return the report as lines: services, what else was looked at, and whether all is well."""
+    count = len(report["problems"])
+    verdict = f"{count} problem{'s' if count > 1 else ''} found." if count else "All is well."
+    return "\n".join(
+        [services_text(report["services"], report["slots"]["active"]), "", table(_facts(report)), "", verdict]
+    )
+
+
+def full_text(report: dict[str, Any]) -> str:
+    """Return the report as lines, its problems included."""
+    problems = [f"  {number}. {text}" for number, text in enumerate(problem_lines(report["problems"]), start=1)]
+    return "\n".join([health_text(report), *problems])
 
 
 def _facts(report: dict[str, Any]) -> list[list[str]]:
@@ -117,7 +120,8 @@ def _clock(clock: dict[str, Any]) -> str:
     words = known[clock["synchronised"]]
     if clock["offset_seconds"] is None:
         return words
-    return f"{words}, {clock['offset_seconds']:+g} s off the controller's"
+    # What was measured holds the way of the question to the host.
+    return f"{words}, within {abs(clock['offset_seconds']):g} s of the controller's"
 
 
 def _size(megabytes: int) -> str:

@@ -63,7 +63,6 @@ def logs(stack: Stack, given: argparse.Namespace) -> NoReturn:
     options = ["--tail", given.tail]
     options += ["--follow"] if given.follow else []
     options += ["--since", given.since] if given.since else []
-    options += [] if sys.stdout.isatty() else ["--no-color"]
     become(stack.compose("logs", *options, *stack.compose_services(given.service)))
 
 
@@ -80,7 +79,7 @@ def ps(stack: Stack, given: argparse.Namespace) -> int:
 def health(stack: Stack, given: argparse.Namespace) -> int:
     """Show whether all is well."""
     report = stack_health.look(stack.health_settings())
-    print(json.dumps(report, indent=2) if given.json else stack_table.health_text(report))
+    print(json.dumps(report, indent=2) if given.json else stack_table.full_text(report))
     return OK if report["healthy"] else FAILED
 
 

@@ -41,8 +41,9 @@ class Stack:
         return stack_services.read_slots(self.project_dir)
 
     def compose(self, *arguments: str) -> list[str]:
-        """Return a command of Docker Compose for the whole project."""
-        return ["docker", "compose", "--project-directory", str(self.project_dir), *arguments]
+        """Return a command of Docker Compose for the whole project, for a terminal or for a file."""
+        plain = [] if sys.stdout.isatty() else ["--ansi", "never"]
+        return ["docker", "compose", *plain, "--project-directory", str(self.project_dir), *arguments]
 
     def compose_services(self, names: list[str]) -> list[str]:
         """Return Compose's services for what the user names, all without a name; `backend` is the active slot."""
