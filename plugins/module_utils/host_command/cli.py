@@ -122,7 +122,7 @@ def main(arguments: Sequence[str]) -> int:
         parser().print_help()
         return USAGE
     try:
-        if arguments[0] in PASSED_ON and arguments[1:2] != ["--help"]:
+        if arguments[0] in PASSED_ON and list(arguments[1:2]) != ["--help"]:
             refuse_without_root(arguments[0])
             PASSED_ON[arguments[0]](read_settings(), list(arguments[1:]))
             return OK
