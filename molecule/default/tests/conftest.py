@@ -93,7 +93,7 @@ def backend_cli(machine: hosts.Host) -> Callable[..., dict[str, str]]:
     """Runs the backend's own command line on the host and gives what it printed as JSON."""
 
     def run(*arguments: str) -> dict[str, str]:
-        told = output_of(machine, f"{COMPOSE} exec -T backend tradingbot {shlex.join(arguments)} --json")
+        told = output_of(machine, f"{COMPOSE} exec -T worker tradingbot {shlex.join(arguments)} --json")
         return dict(json.loads(told))
 
     return run
