@@ -84,11 +84,7 @@ def test_what_runs_already_is_not_loaded_again(host: Any) -> None:
     [
         ("upstream.conf", 'map "" $active_backend { default backend-red; }', "has no such upstream"),
         ("upstream.conf", 'map "" $active_backend {', "must have exactly one line"),
-        (
-            "upstream.conf",
-            'map "" $active_backend { default backend-blue; }\nbroken on;',
-            "does not accept what is on disk",
-        ),
+        ("upstream.conf", 'map "" $active_backend { default backend-blue; }\nmore on;', "must have exactly one line"),
         ("maintenance.conf", 'map "" $maintenance { default 2; }', "write 0 or 1"),
         ("maintenance.conf", "", "must have exactly one line"),
     ],
@@ -104,5 +100,23 @@ def test_what_makes_no_sense_is_not_loaded(host: Any, https_url: str, file: str,
             assert host.run(f"mv {LIVE}/{file}.kept {LIVE}/{file}").rc == 0
     assert refused.rc != 0
     assert said in refused.stderr
+    assert inside(host, "curl -s http://127.0.0.1:8081/configuration").stdout == running
+    assert requests.get(f"{https_url}/api/v1/health", verify=False, timeout=20).status_code == 200
+
+
+def test_what_nginx_does_not_accept_is_not_loaded(host: Any, https_url: str) -> None:
+    running = inside(host, "curl -s http://127.0.0.1:8081/configuration").stdout
+    with host.sudo():
+        assert (
+            host.run(f"sed -i.kept -e 's/^# configuration ./# configuration x/' -e 's/^pid/odd/' {CONFIGURATION}").rc
+            == 0
+        )
+        try:
+            refused = inside(host, APPLY)
+        finally:
+            assert host.run(f"mv {CONFIGURATION}.kept {CONFIGURATION}").rc == 0
+    assert refused.rc != 0
+    assert 'unknown directive "odd"' in refused.stderr
+    assert "goes on with what it runs" in refused.stderr
     assert inside(host, "curl -s http://127.0.0.1:8081/configuration").stdout == running
     assert requests.get(f"{https_url}/api/v1/health", verify=False, timeout=20).status_code == 200

@@ -11,13 +11,13 @@ refuse() {
     exit 1
 }
 
-# The value in the one line `map "" $<name> { default <value>; }` of a file in live/.
+# The value in the only line, but for comments, `map "" $<name> { default <value>; }` of a file in live/.
 value() {
-    found=$(sed -n "s/^map \"\" \\\$$2 { default \(.*\); }\$/\1/p" "$live/$1" 2>/dev/null) || true
-    case $found in
-        "" | *[!a-z0-9-]*) refuse "live/$1 must have exactly one line: map \"\" \$$2 { default $3; }" ;;
+    found=$(sed -e '/^#/d' -e "s/^map \"\" \\\$$2 { default \([a-z0-9-]*\); }\$/=\1/" "$live/$1" 2>/dev/null) || true
+    case ${found#=} in
+        "" | "$found" | *[!a-z0-9-]*) refuse "live/$1 must have exactly one line: map \"\" \$$2 { default $3; }" ;;
     esac
-    echo "$found"
+    echo "${found#=}"
 }
 
 # What is on disk, in the words of /configuration.
