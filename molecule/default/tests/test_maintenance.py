@@ -27,9 +27,9 @@ def ask(method: str, url: str, **options: Any) -> requests.Response:
     return requests.request(method, url, verify=False, timeout=20, **options)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def maintenance(host: Any) -> Iterator[None]:
-    """Maintenance is on for the tests of this file."""
+    """Maintenance is on for the tests of a class."""
     assert switch(host, 1).endswith(" 1")
     yield
     assert switch(host, 0).endswith(" 0")
