@@ -51,7 +51,7 @@ def last_deploy(machine: hosts.Host) -> dict[str, Any]:
 def agree_on(machine: hosts.Host, version: str) -> None:
     """Require that one slot runs *version*, that everybody thinks so, and that nothing else is left of a change."""
     recorded, described, containers, chosen, loaded, answer, lock = (
-        part.strip() for part in output_of(machine, LOOK).split("---\n")
+        part.strip() for part in output_of(machine, LOOK).split("---")
     )
     said = json.loads(recorded)
     active = said["active"]

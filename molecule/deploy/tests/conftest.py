@@ -75,8 +75,10 @@ def under_load(target: Path, tmp_path: Path) -> deployments.Loaded:
     def loaded() -> Iterator[list[Result]]:
         results: list[Result] = []
         with running.load(target, tmp_path / "result.json") as run:
-            yield results
-            results.append(run.stop())
-        print(f"\n{results[0].table()}")
+            try:
+                yield results
+            finally:
+                results.append(run.stop())
+                print(f"\n{results[0].table()}")
 
     return loaded
