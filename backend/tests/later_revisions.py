@@ -37,8 +37,12 @@ class LaterRevisions:
         """Adds a revision after the last; `said` is what it says of itself. Gives its number."""
         before = head.head_revision()
         number = f"{int(before) + 1:04}"
-        module = _MODULE.format(number=number, before=before, said=said, up=up, down=down)
-        (self.folder / f"{number}_later.py").write_text(module)
+        return self.add_module(_MODULE.format(number=number, before=before, said=said, up=up, down=down))
+
+    def add_module(self, text: str) -> str:
+        """Adds a revision whose module is `text`. Gives its number."""
+        number = f"{int(head.head_revision()) + 1:04}"
+        (self.folder / f"{number}_later.py").write_text(text)
         head.head_revision.cache_clear()
         return number
 

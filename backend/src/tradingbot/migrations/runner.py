@@ -89,9 +89,12 @@ async def _move(connection: AsyncConnection, settings: MigrationSettings, target
     done = _nothing_to_do(before, target)  # somebody else was faster
     if done is not None:
         return done
+    goal = target or head_revision()
+    # Here, as Python 3.11 may fail to parse sources within a greenlet, which `run_sync` is.
+    oldest = oldest_for(goal)
     # One transaction for the steps and for what the schema says of itself.
     async with connection.begin():
-        await connection.run_sync(_run, before.current, target or head_revision())
+        await connection.run_sync(_run, before.current, goal, oldest)
     after = await _state(connection)
     return f"migrated {before.current or BASE} -> {after.current or BASE}"
 
@@ -148,7 +151,7 @@ def _nothing_to_head(state: SchemaState) -> str | None:
     return f"schema at {state.current}, later than head {head}, which can live with it: nothing to do"
 
 
-def _run(connection: Connection, current: str | None, target: str) -> None:
+def _run(connection: Connection, current: str | None, target: str, oldest: str) -> None:
     config = alembic_config(connection=connection)
     if target == BASE or (current is not None and target < current):
         command.downgrade(config, target)
@@ -156,4 +159,4 @@ def _run(connection: Connection, current: str | None, target: str) -> None:
         command.upgrade(config, target)
     # Below the revision that makes the table there is nowhere to say it.
     if connection.scalar(text("SELECT to_regclass('schema_compatibility') IS NOT NULL")):
-        connection.execute(_KEEP_OLDEST, {"oldest": oldest_for(target)})
+        connection.execute(_KEEP_OLDEST, {"oldest": oldest})
