@@ -2,17 +2,25 @@
 
 import asyncio
 import contextlib
+import os
+import secrets
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
+# Below the ports that outgoing connections get, and a range for each of pytest-xdist's processes: what is
+# free now is not taken by somebody else before it is used.
+_RANGE = 4000
+_FIRST = 16000 + _RANGE * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+
 
 def free_port() -> int:
     """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", _FIRST + secrets.randbelow(_RANGE)))
+            return int(probe.getsockname()[1])
 
 
 class CuttableProxy:

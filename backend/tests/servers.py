@@ -68,6 +68,11 @@ def restartable_postgresql(port: int) -> Iterator[RestartablePostgresql]:
 def redis() -> Iterator[str]:
     """Gives the URL of a server."""
     given = os.environ.get("TEST_REDIS_URL")
+    if given and "PYTEST_XDIST_WORKER" in os.environ:
+        raise RuntimeError(
+            "TEST_REDIS_URL is one server, and tests that run side by side would hear each other on its"
+            " channels: leave out -n, or leave TEST_REDIS_URL unset, so that each process starts a server"
+        )
     if given:
         yield given
         return

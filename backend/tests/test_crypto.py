@@ -165,12 +165,12 @@ def test_those_of_the_settings(environment: dict[str, str], monkeypatch: pytest.
     ("raw", "fit"),
     [
         (bytes(range(100, 132)), True),
-        (os.urandom(32), True),
+        pytest.param(os.urandom(32), True, id="random"),
         (bytes(range(96, 128)), False),
         (bytes(32), False),
         (b"\xff\xfe\xfd\xfc" * 8, False),
         (b"not-a-real-key-but-32-bytes-long", False),
-        (os.urandom(31), False),
+        pytest.param(os.urandom(31), False, id="too short"),
     ],
 )
 def test_which_keys_are_taken(raw: bytes, fit: bool) -> None:

@@ -208,7 +208,9 @@ def test_ten_thousand_bodies(
     assert sender.statuses.total() > BROKEN
     assert set(sender.statuses) == {200, 202, 403, 422}
     log = capsys.readouterr().out
-    assert log.count('"event":"request"') == sender.statuses.total()
+    # On a busy machine one may be slow, which is logged in other words.
+    lines = log.count('"event":"request"') + log.count('"event":"slow request"')
+    assert lines == sender.statuses.total()
     for secret in (WEBHOOK_SECRET, STRATEGY_SECRET, account.token):
         assert secret not in log
 

@@ -59,7 +59,15 @@ async def test_used_token_shown_again_ends_the_session(
 
 
 @pytest.mark.parametrize(
-    "token", ["", "x", "tbr_x", new_token(TokenKind.REFRESH), new_token(TokenKind.API_KEY), "ä" * 53]
+    "token",
+    [
+        "",
+        "x",
+        "tbr_x",
+        pytest.param(new_token(TokenKind.REFRESH), id="unknown"),
+        pytest.param(new_token(TokenKind.API_KEY), id="API key"),
+        "ä" * 53,
+    ],
 )
 async def test_tokens_that_are_none(client: httpx.AsyncClient, token: str) -> None:
     assert_problem(await refresh(client, token), 401)

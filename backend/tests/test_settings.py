@@ -21,7 +21,7 @@ WEAK = [
     ("WEBHOOK_SECRET", "Zk3short"),
     ("WEBHOOK_SECRET", "${WEBHOOK_SECRET}-0123456789"),
     ("ENCRYPTION_KEY", "not base64 at all"),
-    ("ENCRYPTION_KEY", base64.b64encode(os.urandom(16)).decode()),
+    pytest.param("ENCRYPTION_KEY", base64.b64encode(os.urandom(16)).decode(), id="16 random bytes"),
     ("ENCRYPTION_KEY", base64.b64encode(bytes(32)).decode()),
     ("DATABASE_URL", "postgresql://tradingbot:changeme@postgres:5432/tradingbot"),
     ("DATABASE_URL", "postgresql://tradingbot:tradingbot@postgres:5432/tradingbot"),

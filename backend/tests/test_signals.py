@@ -123,7 +123,10 @@ async def test_a_user_sees_only_their_own(
     assert_problem(await client.get(f"/api/v1/signals/{uuid4()}", headers=account.headers), 404)
 
 
-@pytest.mark.parametrize("key", [b"", b"nonsense", "ä".encode(), new_token(TokenKind.API_KEY).encode()])
+@pytest.mark.parametrize(
+    "key",
+    [b"", b"nonsense", "ä".encode(), pytest.param(new_token(TokenKind.API_KEY).encode(), id="unknown")],
+)
 async def test_invalid_keys(client: httpx.AsyncClient, key: bytes) -> None:
     for path in ("/api/v1/signals", f"/api/v1/signals/{uuid4()}"):
         answer = await client.get(path, headers=[(b"X-API-Key", key)])

@@ -154,7 +154,10 @@ async def _client() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-@pytest.mark.parametrize("token", ["unknown", "tbw_short", "%00", "é", new_token(TokenKind.API_KEY)])
+@pytest.mark.parametrize(
+    "token",
+    ["unknown", "tbw_short", "%00", "é", pytest.param(new_token(TokenKind.API_KEY), id="API key")],
+)
 async def test_unknown_token(client: httpx.AsyncClient, token: str) -> None:
     assert_problem(await client.post(f"/api/v1/webhooks/tradingview/{token}", json=ALERT), 404)
 
@@ -182,7 +185,7 @@ async def test_large_body_without_a_length(client: httpx.AsyncClient, account: A
     assert_problem(await client.post(account.webhook, content=chunks()), 413)
 
 
-@pytest.mark.parametrize("secret", [WEBHOOK_SECRET, None])
+@pytest.mark.parametrize("secret", [WEBHOOK_SECRET, None], ids=["right", "none"])
 async def test_right_secret_is_accepted_and_not_stored(
     client: httpx.AsyncClient, account: Account, secret: str | None, database_url: str
 ) -> None:
