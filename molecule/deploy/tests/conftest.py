@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +58,7 @@ def target(
 ) -> Path:
     """The strategies and keys that the load uses."""
     path: Path = tmp_path_factory.mktemp("load") / "plan.json"
-    plan.make(https_url, backend_cli, "load").write(path)
+    plan.make(https_url, backend_cli, f"load-{time.time_ns()}").write(path)
     return path
 
 

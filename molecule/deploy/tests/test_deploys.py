@@ -102,7 +102,7 @@ def test_a_version_that_dies_after_the_switch_is_taken_back(
 
 def test_a_second_deploy_is_refused_and_told_who_holds_the_lock(machine: hosts.Host, inventory: str) -> None:
     first = Run(inventory, DEPLOY, *to(GOOD[0]))
-    first.wait_for("TASK [tradingbot.stack.backend : Configure")
+    first.wait_for("TASK [tradingbot.stack.backend : Ensure the service has its folders")
     second = fails(inventory, DEPLOY, *to(GOOD[2]))
     assert re.search(r"held by \S+@\S+ since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC .*release " + GOOD[0], second.said)
     assert "backend_deploy_wait" in second.said
@@ -112,7 +112,7 @@ def test_a_second_deploy_is_refused_and_told_who_holds_the_lock(machine: hosts.H
 
 def test_a_second_deploy_waits_when_asked_to(machine: hosts.Host, inventory: str) -> None:
     first = Run(inventory, DEPLOY, *to(GOOD[1]))
-    first.wait_for("TASK [tradingbot.stack.backend : Configure")
+    first.wait_for("TASK [tradingbot.stack.backend : Ensure the service has its folders")
     second = succeeds(inventory, DEPLOY, *to(GOOD[2]), "-e", "backend_deploy_wait=240")
     assert first.end().code == 0
     assert "waiting for the deploy lock, held by" in second.said
