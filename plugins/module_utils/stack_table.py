@@ -108,7 +108,7 @@ def _status(status: dict[str, Any]) -> list[list[str]]:
     else:
         state = "newer, fits this version" if schema["ok"] else f"this version needs {schema.get('head')}"
     oldest = queue["oldest_seconds"]
-    waits = "" if oldest is None else f", the oldest for {oldest:.0f} s"
+    waits = "" if oldest is None or not queue["depth"] else f", the oldest for {oldest:.0f} s"
     return [
         ["schema", f"{schema.get('current') or 'none'}, {state}"],
         ["queue", f"{queue['depth']} waiting{waits}"],

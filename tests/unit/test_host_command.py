@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import json
 import os
@@ -29,10 +28,8 @@ from ansible_collections.tradingbot.stack.plugins.module_utils.host_command impo
     stack,
     versions,
 )
-from rendering import evaluate, render
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ROOT / "plugins" / "module_utils"
 FILES = ROOT / "roles" / "docker_host" / "files"
 VERBS = re.split(r"\s+", "up down restart logs ps build clean health version psql redis-cli exec maintenance")
 IMAGE = "tradingbot-backend:0.3.0-0123456789ab"
@@ -98,7 +95,7 @@ class Host:
         (self.folder / "backend/slots.json").write_text(json.dumps(stored | changes))
 
     def release(self, name: str, image: str, **more: Any) -> None:
-        told = {"version": name.split("-")[0], "image": image, "schema_head": "0003", "created": "2026-05-01T00:00:00Z"}
+        told = {"version": name.split("-")[0], "image": image, "schema_head": "0003", "used": 1777593600.5}
         (self.folder / f"backend/releases/{name}.json").write_text(json.dumps(told | more))
 
     def deploying(self) -> None:
@@ -296,11 +293,29 @@ def test_nothing_of_the_backend_is_touched_during_a_deploy(
 # Logs, and programs in containers.
 
 
-def test_logs(host: Host) -> None:
+def test_logs_on_a_terminal(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert do("logs", "-f", "--tail", "7", "--since", "10m", "backend", "nginx") == 0
-    assert host.became[0][6:] == ["logs", "--tail", "7", "--follow", "--since", "10m", "backend-blue", "nginx"]
+    expected = "logs --tail 7 --follow --since 10m backend-blue nginx"
+    assert host.became[0] == ["docker", "compose", "--project-directory", str(host.folder), *expected.split()]
     assert do("logs") == 0
-    assert host.became[1][6:] == ["logs", "--tail", "100", "postgres", "redis", "backend-blue", "worker", "nginx"]
+    assert " ".join(host.became[1][4:]) == "logs --tail 100 postgres redis backend-blue worker nginx"
+
+
+def test_logs_for_a_file_are_plain(
+    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    docker = tmp_path / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text("#!/bin/sh\nprintf '\\033[2Kredis-1  | one\\n\\033[2Kredis-1  | two\\n'\nexit 7\n")
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{docker.parent}:{os.environ['PATH']}")
+    assert do("logs", "redis") == 7
+    assert capsys.readouterr().out == "redis-1  | one\nredis-1  | two\n"
+    docker.unlink()
+    monkeypatch.setenv("PATH", str(docker.parent))
+    assert do("logs", "redis") == 1
+    assert "docker: No such file or directory" in capsys.readouterr().err
 
 
 def test_exec_takes_a_service_or_the_worker(host: Host) -> None:
@@ -386,7 +401,7 @@ def test_the_health_check_gets_the_host_s_settings(host: Host) -> None:
 
 
 def test_version_shows_what_runs_is_kept_and_was_done(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
-    host.release("0.2.0-1", OLD_IMAGE, created="2026-04-01T00:00:00Z", schema_head="0002")
+    host.release("0.2.0-1", OLD_IMAGE, used=1775001600, schema_head="0002")
     (host.folder / "backend/releases/0.1.0-1.json").write_text("{")
     entry = {"action": "deploy", "from": None, "seconds": 21.5, "result": "ok", "who": "root@controller"}
     lines = [json.dumps(entry | {"time": f"2026-05-0{day}T00:00:00Z", "to": f"0.{day}.0"}) for day in range(1, 8)]
@@ -622,56 +637,7 @@ def test_build(host: Host, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert build.commit(tmp_path) == "unknown"
 
 
-# As installed.
-
-
-def test_the_role_installs_all_parts_and_they_run_with_an_old_python() -> None:
-    parts = evaluate("docker_host", "__docker_host_command_parts")
-    there = {f"host_command/{path.name}" for path in (PARTS / "host_command").glob("*.py")}
-    assert there == {part for part in parts if "/" in part}
-    for part in parts:
-        tree = ast.parse((PARTS / part).read_text(), feature_version=(3, 10))
-        relative = {
-            alias.name
-            for node in ast.walk(tree)
-            if isinstance(node, ast.ImportFrom) and node.level == 2
-            for alias in node.names
-            if not node.module
-        }
-        assert {f"{name}.py" for name in relative} <= set(parts)
-        absolute = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 0]
-        assert not [node.module for node in absolute if str(node.module).startswith("ansible")]
-
-
-def test_as_installed_it_runs_alone(tmp_path: Path) -> None:
-    files = evaluate(
-        "docker_host",
-        "__docker_host_command_files",
-        role_path=str(ROOT / "roles/docker_host"),
-        ansible_search_path=[str(ROOT / "roles/docker_host")],
-    )
-    for name, text in files.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    starter = (
-        (FILES / "usr/local/bin/tradingbot").read_text().replace('"/usr/local/lib"', f'"{tmp_path}/usr/local/lib"')
-    )
-    done = subprocess.run([sys.executable, "-I", "-c", starter, "--help"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("usage: tradingbot ")
-    settings = json.loads(files["etc/tradingbot/command.json"])
-    assert settings == {
-        "project_dir": "/opt/tradingbot",
-        "project": "tradingbot",
-        "services": ["postgres", "redis", "backend", "nginx"],
-        "thresholds": {},
-    }
-
-
-def test_settings_carry_the_thresholds() -> None:
-    text = render("docker_host", "etc/tradingbot/command.json.j2", docker_host_health_thresholds={"tls_days": 30})
-    assert json.loads(text)["thresholds"] == {"tls_days": 30}
+# Completion, and what else knows the verbs.
 
 
 def complete(*words: str) -> set[str]:

@@ -7,14 +7,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import urllib.parse
 from typing import NoReturn
 
 from .. import stack_health, stack_services, stack_table
-from .stack import FAILED, OK, USAGE, RefusedError, Stack, become, call, in_container
+from .stack import FAILED, OK, USAGE, RefusedError, Stack, become, call, in_container, without_docker
 
 WAIT_SECONDS = "120"
+# Compose (2.26) begins each line of a log with it.
+ERASE = "\x1b[2K"
 # Stopped last, so that nothing asks a database that is gone.
 STORES = ("postgres", "redis")
 
@@ -58,12 +61,26 @@ def restart(stack: Stack, given: argparse.Namespace) -> int:
     return _start(stack, services)
 
 
-def logs(stack: Stack, given: argparse.Namespace) -> NoReturn:
+def logs(stack: Stack, given: argparse.Namespace) -> int:
     """Show the end of the logs."""
     options = ["--tail", given.tail]
     options += ["--follow"] if given.follow else []
     options += ["--since", given.since] if given.since else []
-    become(stack.compose("logs", *options, *stack.compose_services(given.service)))
+    command = stack.compose("logs", *options, *stack.compose_services(given.service))
+    if sys.stdout.isatty():
+        become(command)
+    return _plainly(command)
+
+
+def _plainly(command: list[str]) -> int:
+    """Run a program and write its lines without what they hold for a terminal, whatever it was told of that."""
+    try:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as running:
+            for line in running.stdout or ():
+                print(line.replace(ERASE, ""), end="", flush=True)
+    except FileNotFoundError as error:
+        raise without_docker(error) from error
+    return running.returncode
 
 
 def ps(stack: Stack, given: argparse.Namespace) -> int:

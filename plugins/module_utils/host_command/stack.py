@@ -118,13 +118,18 @@ def refuse_without_root(verb: str) -> None:
         raise RefusedError(verb, "only root may do it", f"run it with sudo: `sudo tradingbot {verb} …`", USAGE)
 
 
+def without_docker(error: OSError) -> RefusedError:
+    """Return the refusal of a host without Docker."""
+    return RefusedError("docker", str(error.strerror), "install Docker: run site.yml on the controller")
+
+
 def call(command: list[str]) -> int:
     """Run a program in the foreground and return its exit code."""
     sys.stdout.flush()
     try:
         return subprocess.call(command)
     except OSError as error:
-        raise RefusedError(command[0], str(error.strerror), "install Docker: run site.yml on the controller") from error
+        raise without_docker(error) from error
 
 
 def become(command: list[str]) -> NoReturn:
@@ -133,7 +138,7 @@ def become(command: list[str]) -> NoReturn:
     try:
         os.execvp(command[0], command)
     except OSError as error:
-        raise RefusedError(command[0], str(error.strerror), "install Docker: run site.yml on the controller") from error
+        raise without_docker(error) from error
 
 
 def in_container(identity: str, command: list[str], *options: str) -> list[str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,16 @@ def releases(folder: Path) -> list[dict[str, Any]]:
     for path in folder.glob("*.json"):
         try:
             told = json.loads(path.read_text())
-            names = ("version", "image", "schema_head", "created")
-            found.append({"release": path.stem, "error": ""} | {name: told.get(name) for name in names})
+            known = {name: told.get(name) for name in ("version", "image", "schema_head")}
+            found.append({"release": path.stem, "error": "", "used": moment(told.get("used"))} | known)
         except (OSError, ValueError, AttributeError) as error:
             found.append({"release": path.stem, "error": f"{path.name} cannot be read: {error}"})
-    return sorted(found, key=lambda one: str(one.get("created")), reverse=True)
+    return sorted(found, key=lambda one: str(one.get("used") or ""), reverse=True)
+
+
+def moment(seconds: Any) -> str | None:
+    """Return a time in seconds since 1970 as in the deploy log."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)) if isinstance(seconds, (int, float)) else None
 
 
 def deploys(path: Path, most: int = DEPLOYS) -> list[dict[str, Any]]:
@@ -74,12 +80,12 @@ def text(found: dict[str, Any], slots: stack_services.Slots) -> str:
             one["release"],
             str(one.get("version") or one["error"]),
             str(one.get("schema_head") or ""),
-            str(one.get("created") or ""),
+            str(one.get("used") or ""),
             _use(one["release"], slots),
         ]
         for one in found["releases"]
     ]
-    parts.append(_titled("Kept releases", ["RELEASE", "VERSION", "SCHEMA", "CREATED", "IN USE"], kept))
+    parts.append(_titled("Kept releases", ["RELEASE", "VERSION", "SCHEMA", "BEGAN TO RUN", "IN USE"], kept))
     names = ("time", "action", "from", "to", "seconds", "result", "who")
     done = [[str(one.get(name) if one.get(name) is not None else "-") for name in names] for one in found["deploys"]]
     parts.append(_titled(f"Last {DEPLOYS} deploys", [name.upper() for name in names], done))
