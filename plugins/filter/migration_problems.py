@@ -170,7 +170,7 @@ def _title(revision: Mapping[str, Any]) -> str:
 
 def _moved_past(plan: Mapping[str, Any]) -> Iterator[Finding]:
     needed = plan["oldest"] or plan["current"]
-    if plan["current"] > plan["head"] and needed > plan["head"]:
+    if needed > plan["head"]:
         yield {
             "what": f"schema {plan['current']}",
             "why": f"it has moved past the version to be deployed, whose head is {plan['head']}",
@@ -265,13 +265,9 @@ def _squawk(folder: str, files: Sequence[str]) -> list[dict[str, Any]]:
     program = shutil.which("squawk", path=os.pathsep.join([str(beside), os.environ.get("PATH", "")]))
     if program is None:
         raise _SquawkError(f"squawk, which lints them, is neither in {beside} nor on PATH")
-    # In GitHub's runners it would print notes for them between the JSON.
-    environment = {**os.environ, "SQUAWK_DISABLE_GITHUB_ANNOTATIONS": "1"}
     command = [program, "--config", str(CONFIG), "--reporter", "json", *files]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, cwd=folder, env=environment, timeout=_SECONDS, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=_SECONDS, check=False)
         found: list[dict[str, Any]] = json.loads(done.stdout)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _SquawkError(f"{program} does not run: {error}") from None
