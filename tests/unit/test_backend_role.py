@@ -20,12 +20,13 @@ SECRETS = {
     "backend_webhook_secret": "senders-0123456789abcdef",
     "backend_encryption_key": "bm90LWEtcmVhbC1rZXktYnV0LTMyLWJ5dGVzLWxvbmc=",
 }
+DEFINITION = "__backend_definition"
 HERE = {"role_path": str(ROOT / "roles" / "backend")}
 PUBLIC = {"backend_public_url": "https://bot.example.com"}
 
 
 def fragment(**variables: Any) -> dict[str, Any]:
-    text = render("backend", "backend/compose.yaml.j2", **(HERE | SECRETS | variables))
+    text = render("backend", "backend/release.yaml.j2", **(HERE | SECRETS | variables))
     found: dict[str, Any] = yaml.safe_load(text)
     return found
 
@@ -69,10 +70,31 @@ def test_the_worker_differs_from_the_web_server_in_little() -> None:
     assert {key: worker[key] for key in worker if key not in own} == {key: web[key] for key in web if key not in own}
 
 
-def test_it_is_published_on_loopback_unless_asked() -> None:
-    assert service()["ports"] == ["127.0.0.1:8001:8001"]
-    assert service(backend_publish=["10.0.0.6:8001:8001"])["ports"] == ["10.0.0.6:8001:8001"]
-    assert "ports" not in service(backend_publish=[])
+def test_a_single_run_of_the_command_line_is_not_started_again() -> None:
+    both = fragment()["services"]
+    tool, web = both["tool"], both["backend"]
+    assert tool["restart"] == "no"
+    assert not {"healthcheck", "command", "ports"} & set(tool)
+    own = {"restart", "deploy", "healthcheck"}
+    assert {key: tool[key] for key in tool if key not in own} == {key: web[key] for key in web if key not in own}
+
+
+def test_a_release_publishes_nothing_and_has_no_address() -> None:
+    """Both belong to the slot that it runs in."""
+    for name, described in fragment()["services"].items():
+        assert "ports" not in described, name
+        assert described["networks"] == ["tradingbot"], name
+
+
+def test_two_releases_differ_when_anything_of_them_does() -> None:
+    def release(**variables: Any) -> str:
+        changed = HERE | SECRETS | variables
+        return str(evaluate("backend", "__backend_release", **changed, **{DEFINITION: str(fragment(**changed))}))
+
+    assert release().startswith("0.2.0-")
+    assert release() == release()
+    others = [release(backend_version="0.2.1"), release(backend_workers=3), release(backend_secret_key="x" * 40)]
+    assert len({release(), *others}) == 4
 
 
 def test_mounts_are_three_folders_and_the_models_are_read_only() -> None:
@@ -154,9 +176,10 @@ def test_a_built_image_is_named_after_its_sources(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("image", ["registry.example/bot:1.2.3", "registry.example/bot@sha256:" + "0" * 64])
-def test_a_given_image_is_taken_as_it_is(image: str) -> None:
+def test_a_given_image_keeps_a_name_of_ours(image: str) -> None:
     """Without a look at sources that need not be there."""
-    assert service(backend_image=image, backend_build_context="/nowhere")["image"] == image
+    given = {"backend_image": image, "backend_build_context": "/nowhere", "__backend_pulled_tag": "1.2.3-0123456789ab"}
+    assert service(**given)["image"] == "tradingbot-backend:1.2.3-0123456789ab"
     assert findings(backend_image=image, backend_build_context="/nowhere") == []
 
 

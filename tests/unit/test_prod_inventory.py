@@ -119,15 +119,16 @@ def test_the_commands_in_the_refusals_fill_it(prod: Path) -> None:
     assert filled == []
     values = variables(prod)
     assert values["docker_host_services"] == ["postgres", "redis", "backend", "nginx"]
-    assert values["docker_host_required_ports"] == [80, 443, 8001]
-    assert values["postgres_max_connections"] == 100
+    assert values["docker_host_required_ports"] == [80, 443]
+    assert values["postgres_max_connections"] == 152
+    assert values["backend_slots"] == {"blue": "172.20.255.251", "green": "172.20.255.252"}
     assert (
         values["backend_database_url"]
         == f"postgresql://tradingbot:{values['postgres_password']}@postgres:5432/tradingbot"
     )
 
 
-@pytest.mark.parametrize(("workers", "connections"), [(1, 100), (4, 100), (8, 152)])
+@pytest.mark.parametrize(("workers", "connections"), [(1, 100), (4, 152), (8, 256)])
 def test_postgresql_takes_all_connections_of_the_backend(prod: Path, workers: int, connections: int) -> None:
     fill(prod)
     with (prod / WIRING.with_name("main.yml")).open("a") as file:
