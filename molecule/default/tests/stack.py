@@ -66,6 +66,24 @@ def apply_role(host: Any, role: str, **variables: Any) -> str:
     return done.stdout + done.stderr
 
 
+def active_slot(machine: hosts.Host) -> str:
+    """Return the service of the backend's slot that gets the requests."""
+    return f"backend-{json.loads(output_of(machine, f'cat {PROJECT}/backend/slots.json'))['active']}"
+
+
+def slot_address(machine: hosts.Host) -> str:
+    """Return the address of the backend's slot that gets the requests, as the host reaches it."""
+    found: str = services(machine)["backend"]["NetworkSettings"]["Networks"]["tradingbot-network"]["IPAddress"]
+    return found
+
+
+def one_shot(machine: hosts.Host) -> str:
+    """Return the beginning of a command that runs the backend's program once, in a container of its own."""
+    record = json.loads(output_of(machine, f"cat {PROJECT}/backend/slots.json"))
+    release = f"{PROJECT}/backend/releases/{record['worker']}.yaml"
+    return f"COMPOSE_IGNORE_ORPHANS=1 docker compose -p tradingbot -f {release} run --rm --no-deps -T"
+
+
 def inspect(host: Any, service: str) -> dict[str, Any]:
     """Return what Docker knows of a service's container."""
     with host.sudo():
@@ -74,15 +92,18 @@ def inspect(host: Any, service: str) -> dict[str, Any]:
 
 
 def services(machine: hosts.Host) -> dict[str, dict[str, Any]]:
-    """Return what Docker knows of each container of the project, by service."""
+    """Return what Docker knows of each container of the project, by service; the backend's slot is `backend`."""
     listing = f"docker ps --all --quiet --filter label={LABEL} --filter label=com.docker.compose.oneoff=False"
     listed = output_of(machine, f"{listing} | xargs docker inspect")
-    return {found["Config"]["Labels"]["com.docker.compose.service"]: found for found in json.loads(listed)}
+    found = {one["Config"]["Labels"]["com.docker.compose.service"]: one for one in json.loads(listed)}
+    slots = [name for name in found if name.startswith("backend-")]
+    assert len(slots) <= 1, f"two slots at rest: {slots}"
+    return {"backend" if name in slots else name: one for name, one in found.items()}
 
 
 def worker_processes(machine: hosts.Host) -> list[str]:
     """Return the numbers, on the host, of the backend's workers."""
-    server = output_of(machine, "pgrep -P $(docker inspect --format '{{.State.Pid}}' tradingbot-backend-1)")
+    server = output_of(machine, f"pgrep -P {services(machine)['backend']['State']['Pid']}")
     # Python's own helper for processes that are started anew is a child of the server, too.
     children = run_on(machine, f"ps -o pid=,args= --ppid {server}").stdout.splitlines()
     return [child.split()[0] for child in children if "resource_tracker" not in child]

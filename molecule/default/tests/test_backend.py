@@ -10,17 +10,16 @@ from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
 import pytest
-from stack import COMPOSE, call, deploy, output_of, run_on, services, worker_processes
+from stack import COMPOSE, call, deploy, one_shot, output_of, run_on, services, worker_processes
 
 from tests.testbed import hosts
 
-ONE_SHOT = f"{COMPOSE} run --rm --no-deps -T"
 ASK = """
 import json, sys, time, urllib.error, urllib.request
 deadline = time.monotonic() + 30
 while True:
     try:
-        answer = urllib.request.urlopen("http://127.0.0.1:8001" + sys.argv[1], timeout=5)
+        answer = urllib.request.urlopen(f"http://{sys.argv[1]}:8001{sys.argv[2]}", timeout=5)
     except urllib.error.HTTPError as error:
         answer = error
     except OSError:
@@ -57,7 +56,7 @@ def test_it_has_its_workers_and_limits(machine: hosts.Host) -> None:
 
 
 def test_the_check_shows_what_it_found(machine: hosts.Host) -> None:
-    told = output_of(machine, f"{COMPOSE} exec -T backend tradingbot check")
+    told = output_of(machine, f"{COMPOSE} exec -T worker tradingbot check")
     rows = [re.split(r"\s{2,}", line) for line in told.splitlines()]
     assert len(rows) == 7
     assert {row[1] for row in rows} == {"ok"}
@@ -67,9 +66,9 @@ def test_the_check_shows_what_it_found(machine: hosts.Host) -> None:
 def test_a_second_migration_says_that_all_is_done(machine: hosts.Host) -> None:
     for _ in range(2):
         assert re.fullmatch(
-            r"schema already at head \d{4}", output_of(machine, f"{ONE_SHOT} backend tradingbot migrate")
+            r"schema already at head \d{4}", output_of(machine, f"{one_shot(machine)} tool tradingbot migrate")
         )
-    assert "already at head" in output_of(machine, f"{COMPOSE} exec -T backend tradingbot migrate --check")
+    assert "already at head" in output_of(machine, f"{COMPOSE} exec -T worker tradingbot migrate --check")
 
 
 @pytest.mark.parametrize(
@@ -81,11 +80,11 @@ def test_docs_are_served_where_the_setting_says_so(
 ) -> None:
     name = f"tradingbot-test-docs-{random.token_hex(4)}"
     settings = f"--env ENVIRONMENT={environment} --env DOCS_ENABLED={enabled} --env WORKERS=1"
-    output_of(machine, f"{ONE_SHOT} --detach --name {name} {settings} backend")
+    output_of(machine, f"{one_shot(machine)} --detach --name {name} {settings} tool")
     try:
         for path in ("/docs", "/openapi.json"):
-            assert output_of(machine, f"docker exec -i {name} python - {path}", ASK) == str(status)
-        assert output_of(machine, f"docker exec -i {name} python - /api/v1/health", ASK) == "200"
+            assert output_of(machine, f"docker exec -i {name} python - 127.0.0.1 {path}", ASK) == str(status)
+        assert output_of(machine, f"docker exec -i {name} python - 127.0.0.1 /api/v1/health", ASK) == "200"
     finally:
         output_of(machine, f"docker rm --force {name}")
 
@@ -147,11 +146,11 @@ def test_what_does_not_answer_is_named(
     """By the check at once; by the service when its bounded wait is over. The password is not shown."""
     password = random.token_urlsafe(24)
     options = other_secrets(name, url.format(password=quote(password, safe="")))
-    check = run_on(machine, f"{ONE_SHOT} {options} backend tradingbot check")
+    check = run_on(machine, f"{one_shot(machine)} {options} tool tradingbot check")
     assert check.returncode == 1
     assert reason in check.stdout
     start = time.monotonic()
-    serve = run_on(machine, f"{ONE_SHOT} {options} --env STARTUP_TIMEOUT=2 backend")
+    serve = run_on(machine, f"{one_shot(machine)} {options} --env STARTUP_TIMEOUT=2 tool")
     assert serve.returncode == 1
     assert time.monotonic() - start < 20
     assert reason in serve.stdout
@@ -164,7 +163,7 @@ def test_a_weak_secret_is_refused_without_showing_it(
     machine: hosts.Host, other_secrets: Callable[[str, str], str]
 ) -> None:
     options = other_secrets("secret_key", "change-me-please")
-    refused = run_on(machine, f"{ONE_SHOT} {options} backend")
+    refused = run_on(machine, f"{one_shot(machine)} {options} tool")
     assert refused.returncode == 2
     assert "SECRET_KEY is a placeholder" in refused.stderr
     assert "change-me-please" not in refused.stdout + refused.stderr
@@ -178,7 +177,7 @@ def test_a_play_stops_when_the_migration_fails(machine: hosts.Host, inventory: s
     try:
         failed = deploy(inventory, "--tags", "backend", "--extra-vars", json.dumps({"backend_database_url": url}))
         assert failed.returncode != 0
-        assert "The database does not get the schema of this version" in failed.stdout
+        assert "Ask the new version what it would do to the schema" in failed.stdout
         assert "refuses user tradingbot: wrong password or user" in failed.stdout
         assert password not in failed.stdout + failed.stderr
         assert services(machine)["backend"]["State"]["StartedAt"] == started

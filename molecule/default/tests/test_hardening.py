@@ -151,7 +151,7 @@ def test_all_come_back_and_have_time_to_end(containers: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("command", "said"), [("whoami", "appuser"), ("id -u", "10001"), ("id -G", "10001")])
 def test_the_backend_is_appuser(machine: hosts.Host, command: str, said: str) -> None:
-    assert output_of(machine, f"{COMPOSE} exec -T backend {command}") == said
+    assert output_of(machine, f"{COMPOSE} exec -T worker {command}") == said
 
 
 def test_all_end_in_order_when_they_are_told_to(machine: hosts.Host) -> None:

@@ -117,8 +117,9 @@ def test_secret_files_are_for_their_service_alone(machine: hosts.Host) -> None:
 
 
 def test_each_service_sees_its_own_secrets_only(machine: hosts.Host) -> None:
+    found = services(machine)
     seen = {
-        service: output_of(machine, f"docker exec tradingbot-{service}-1 ls /run/secrets").split()
+        service: output_of(machine, f"docker exec {found[service]['Id']} ls /run/secrets").split()
         for service in ("postgres", "redis", "backend", "worker")
     }
     own = ["database_url", "encryption_key", "encryption_key_old", "notify_urls", "redis_url", "secret_key"]

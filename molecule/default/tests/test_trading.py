@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from stack import COMPOSE, call, live_events, output_of, services, wait_until
+from stack import COMPOSE, call, live_events, output_of, services, slot_address, wait_until
 
 from tests.testbed import hosts
 
@@ -127,7 +127,7 @@ def test_orders_go_on_when_redis_dies_and_live_events_catch_up(machine: hosts.Ho
 
 
 def test_metrics_are_for_the_inside_only(machine: hosts.Host, https_url: str, neighbour: Any) -> None:
-    assert "tradingbot_" in output_of(machine, "python3 -", ASK.format(host="127.0.0.1", port=8001))
+    assert "tradingbot_" in output_of(machine, "python3 -", ASK.format(host=slot_address(machine), port=8001))
     worker = output_of(machine, f"{COMPOSE} exec -T worker python -", ASK.format(host="127.0.0.1", port=8002))
     assert "tradingbot_signals_total" in worker
     for headers in ({}, {"X-Forwarded-For": "127.0.0.1"}, {"X-Real-IP": "127.0.0.1"}, {"Host": "127.0.0.1"}):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import requests
-from stack import COMPOSE, call, output_of, services, wait_until, worker_processes
+from stack import COMPOSE, active_slot, call, output_of, services, slot_address, wait_until, worker_processes
 
 from tests.testbed import hosts
 
@@ -19,15 +19,15 @@ BACK_WITHIN = 5.0
 # Runs on the host, so that no connection from here adds to the time: kills, then asks until the new one serves.
 KILL = """
 import json, os, signal, ssl, subprocess, sys, time, urllib.request
-service, victim = sys.argv[1:]
-name = f"tradingbot-{service}-1"
+service, victim, slot, address = sys.argv[1:]
+name = f"tradingbot-{slot if service == 'backend' else service}-1"
 redis = 'REDISCLI_AUTH="$(cat /run/secrets/redis_health_password)" redis-cli --user health --no-auth-warning ping'
 commands = {
     "postgres": ["docker", "exec", name, "pg_isready", "-q", "-h", "127.0.0.1"],
     "worker": ["docker", "exec", name, "tradingbot", "health", "worker"],
     "redis": ["docker", "exec", name, "sh", "-c", redis + " | grep -qx PONG"],
 }
-urls = {"backend": "http://127.0.0.1:8001/api/v1/health", "nginx": "https://127.0.0.1/api/v1/health"}
+urls = {"backend": f"http://{address}:8001/api/v1/health", "nginx": "https://127.0.0.1/api/v1/health"}
 context = ssl.create_default_context()
 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
 
@@ -64,14 +64,14 @@ print(f"{time.monotonic() - start:.2f}")
 def ready(machine: hosts.Host) -> tuple[int, dict[str, str]]:
     """Return what the backend says of itself and its servers to those inside."""
     program = """
-import json, urllib.error, urllib.request
+import json, sys, urllib.error, urllib.request
 try:
-    answer = urllib.request.urlopen("http://127.0.0.1:8001/api/v1/health/ready", timeout=10)
+    answer = urllib.request.urlopen(f"http://{sys.argv[1]}:8001/api/v1/health/ready", timeout=10)
 except urllib.error.HTTPError as error:
     answer = error
 print(json.dumps([answer.status, json.load(answer)["checks"]]))
 """
-    status, checks = json.loads(output_of(machine, "python3 -", program))
+    status, checks = json.loads(output_of(machine, f"python3 - {slot_address(machine)}", program))
     return status, checks
 
 
@@ -123,7 +123,8 @@ def test_a_killed_service_is_back_within_five_seconds(
     machine: hosts.Host, https_url: str, api_key: str, webhook: str, earlier: str, service: str, victim: str
 ) -> None:
     """Killed is the service's own process, or the first of the container and so all of them at once."""
-    seconds = float(output_of(machine, f"python3 - {service} {victim}", KILL, seconds=120))
+    slot = f"{active_slot(machine)} {slot_address(machine)}"
+    seconds = float(output_of(machine, f"python3 - {service} {victim} {slot}", KILL, seconds=120))
     print(f"\n{service} ({victim}): back after {seconds} s")
     assert seconds <= BACK_WITHIN
     wait_until(lambda: is_kept(https_url, api_key, earlier), 10, "the API serves what it had")
