@@ -148,7 +148,8 @@ def open_live(https_url: str, api_key: str, **options: Any) -> ClientConnection:
         assert made.status_code == 201, made.text
         protocols = [Subprotocol(name) for name in made.json()["protocols"]]
         try:
-            return connect(address, ssl=context, subprotocols=protocols, open_timeout=20, **options)
+            opened: ClientConnection = connect(address, ssl=context, subprotocols=protocols, open_timeout=20, **options)
+            return opened
         except InvalidStatus as refused:
             # The handshake is a request, too, and counts against the same limit as the ticket before it.
             if refused.response.status_code != 429:
