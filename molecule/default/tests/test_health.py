@@ -1,0 +1,124 @@
+"""The health play and the host's command see what is wrong, name it, and are quick."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from stack import COMPOSE, PROJECT, deploy, output_of, run_on, wait_until
+
+from tests.testbed import hosts
+
+HEALTH = "playbooks/health.yml"
+
+
+@pytest.fixture
+def stopped(machine: hosts.Host, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A service that is away during the test; all is well again after it."""
+    service = str(request.param)
+    output_of(machine, f"{COMPOSE} stop {service}")
+    yield service
+    output_of(machine, f"tradingbot up {service}")
+    wait_until(lambda: run_on(machine, "tradingbot health").returncode == 0, 30, "all is well again")
+
+
+def test_all_is_well_and_is_shown_as_a_table(inventory: str) -> None:
+    start = time.monotonic()
+    done = deploy(inventory, playbook=HEALTH)
+    print(f"\nhealth.yml: {time.monotonic() - start:.1f} s (aim: 5 s for a host)")
+    assert done.returncode == 0, done.stdout
+    assert "changed=0" in done.stdout
+    for line in (
+        r"SERVICE +STATE +HEALTH +RESTARTS",
+        r"postgres +running +healthy",
+        r"backend-\w+ \* +running +healthy",
+    ):
+        assert re.search(rf"^ +{line}", done.stdout, re.MULTILINE), done.stdout
+    for name in ("disk", "memory", "clock", "requests go to", "web", "certificate", "schema", "queue", "backup"):
+        assert re.search(rf"^ +{name} {{2,}}\S", done.stdout, re.MULTILINE), name
+    assert "All is well." in done.stdout
+
+
+def test_json_for_programs(inventory: str, machine: hosts.Host, tmp_path: Path) -> None:
+    path = tmp_path / "health.json"
+    done = deploy(inventory, "-e", "health_format=json", "-e", f"health_file={path}", playbook=HEALTH)
+    assert done.returncode == 0, done.stdout
+    found = json.loads(path.read_text())
+    assert found["healthy"] is True
+    host = found["hosts"][machine.name]
+    assert {row["service"] for row in host["services"]} >= {"postgres", "redis", "worker", "nginx"}
+    assert all(row["memory_mb"] > 0 for row in host["services"])
+    assert host["schema"]["ok"] is True
+    assert host["queue"]["depth"] >= 0
+    assert host["tls"]["days"] > 300
+    assert host["problems"] == []
+    # As the operations page says: the document is the block of the output between these two lines.
+    printed = re.search(r"^        \{$.*?^        \}$", done.stdout, re.MULTILINE | re.DOTALL)
+    assert printed is not None
+    assert json.loads(printed.group())["hosts"].keys() == found["hosts"].keys()
+
+
+@pytest.mark.parametrize("stopped", ["redis"], indirect=True)
+def test_a_stopped_service_fails_the_play_and_is_named(
+    inventory: str, machine: hosts.Host, stopped: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "health.json"
+    start = time.monotonic()
+    done = deploy(inventory, "-e", f"health_file={path}", playbook=HEALTH)
+    print(f"\nhealth.yml with a stopped service: {time.monotonic() - start:.1f} s")
+    assert done.returncode == 2
+    assert f"{stopped}: it is exited, exit code 0. Way out: `tradingbot logs --tail 50 {stopped}`" in done.stdout
+    problems = json.loads(path.read_text())["hosts"][machine.name]["problems"]
+    assert [one["what"] for one in problems] == [stopped]
+    found = run_on(machine, "tradingbot health --json")
+    assert found.returncode == 1
+    assert [one["what"] for one in json.loads(found.stdout)["problems"]] == [stopped]
+
+
+@pytest.mark.parametrize("stopped", ["postgres"], indirect=True)
+def test_without_the_database_it_still_answers_in_time(machine: hosts.Host, stopped: str) -> None:
+    start = time.monotonic()
+    found = run_on(machine, "tradingbot health --json")
+    print(f"\ntradingbot health without PostgreSQL: {time.monotonic() - start:.1f} s")
+    assert found.returncode == 1
+    told = {one["what"] for one in json.loads(found.stdout)["problems"]}
+    assert {stopped, "schema and queue"} <= told
+
+
+def test_a_web_server_that_runs_something_else_is_named(machine: hosts.Host) -> None:
+    live = f"{PROJECT}/nginx/live/upstream.conf"
+    before = output_of(machine, f"cat {live}")
+    other = before.replace("-blue", "-x").replace("-green", "-blue").replace("-x", "-green")
+    output_of(machine, f"cat > {live}", other + "\n")
+    try:
+        found = run_on(machine, "tradingbot health --json")
+    finally:
+        output_of(machine, f"cat > {live}", before + "\n")
+    assert found.returncode == 1
+    assert [one["what"] for one in json.loads(found.stdout)["problems"]] == ["backend slots", "nginx"]
+    assert run_on(machine, "tradingbot health").returncode == 0
+
+
+def test_logs_and_restart_by_playbook(inventory: str, machine: hosts.Host) -> None:
+    done = deploy(inventory, "-e", "service=worker", "-e", "lines=3", playbook="playbooks/logs.yml")
+    assert done.returncode == 0, done.stdout
+    assert 1 <= len(re.findall(r"^ +worker-1 +\| \{", done.stdout, re.MULTILINE)) <= 3
+    before = output_of(machine, "docker inspect --format '{{.State.StartedAt}}' tradingbot-redis-1")
+    done = deploy(inventory, "-e", "service=redis", playbook="playbooks/restart.yml")
+    assert done.returncode == 0, done.stdout
+    assert output_of(machine, "docker inspect --format '{{.State.StartedAt}}' tradingbot-redis-1") != before
+
+
+@pytest.mark.parametrize(
+    ("playbook", "arguments"),
+    [("restart", []), ("restart", ["-e", "service=mongo"]), ("logs", ["-e", "service=mongo"])],
+)
+def test_playbooks_refuse_services_that_nobody_has(inventory: str, playbook: str, arguments: list[str]) -> None:
+    done = deploy(inventory, *arguments, playbook=f"playbooks/{playbook}.yml")
+    assert done.returncode == 2
+    assert "one of postgres, redis, backend, worker, nginx" in done.stdout
+    assert "changed=0" in done.stdout
