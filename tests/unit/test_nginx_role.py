@@ -268,6 +268,12 @@ def test_nginx_lets_go_of_an_idle_connection_before_the_backend_does() -> None:
     assert seconds(defaults["nginx_upstream_keepalive_timeout"]) + 10 <= int(kept.group(1))
 
 
+def test_nginx_keeps_websockets_open_until_a_deploy_has_drained() -> None:
+    """Else they end as broken off (1006), before the backend can say that it restarts (1012)."""
+    timeout = role_variables("nginx")["nginx_shutdown_timeout"]
+    assert timeout >= role_variables("backend")["backend_drain_timeout"] + 5
+
+
 def test_unknown_host_names_are_refused_only_when_names_are_given() -> None:
     assert "return 421;" not in configuration()
     assert configuration().count("default_server") == 2
