@@ -27,7 +27,7 @@ def changing(number: int) -> list[str]:
     """Return variables that differ from run to run, so that each has something to do in every role."""
     return [
         *["-e", f"postgres_max_connections={200 + number}"],
-        *["-e", f"redis_maxmemory_mb={128 + number}"],
+        *["-e", f"redis_memory_mb={128 + number}"],
         *["-e", f"nginx_gzip_min_length={600 + number}"],
         *["-e", f'{{"backend_extra_environment": {{"SLOW_REQUEST_MS": "{1000 + number}"}}}}'],
     ]
