@@ -91,9 +91,9 @@ def test_two_releases_differ_when_anything_of_them_does() -> None:
         changed = HERE | SECRETS | variables
         return str(evaluate("backend", "__backend_release", **changed, **{DEFINITION: str(fragment(**changed))}))
 
-    assert release().startswith("0.2.0-")
+    assert release().startswith("0.3.0-")
     assert release() == release()
-    others = [release(backend_version="0.2.1"), release(backend_workers=3), release(backend_secret_key="x" * 40)]
+    others = [release(backend_version="0.3.1"), release(backend_workers=3), release(backend_secret_key="x" * 40)]
     assert len({release(), *others}) == 4
 
 

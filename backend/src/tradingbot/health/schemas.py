@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 class Health(BaseModel):
     """The process answers."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"status": "healthy", "version": "0.2.0"}})
+    model_config = ConfigDict(json_schema_extra={"example": {"status": "healthy", "version": "0.3.0"}})
 
     status: Literal["healthy"] = "healthy"
     version: str
