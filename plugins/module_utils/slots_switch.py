@@ -345,7 +345,8 @@ class Change:
                 continue
             self.record.active = slot
             self._save()
-            if self._host.chosen_slot() not in (None, slot):
+            # Also when the choice is written already: the web server may not have been told before the kill.
+            if self._host.chosen_slot() is not None:
                 self._host.choose_slot(slot)
             return
 

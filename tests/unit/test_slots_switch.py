@@ -33,6 +33,7 @@ class FakeHost:
         self.fails: dict[str, str] = {}
         self.kill_at: str | None = None
         self.kill_before = False
+        self.chosen: str | None = "blue"
         self.proxy: str | None = "blue"
         self.open: list[int] = []
         self.restarts = 0
@@ -95,10 +96,12 @@ class FakeHost:
         return self.open.pop(0) if self.open else 0
 
     def chosen_slot(self) -> str | None:
-        return self.proxy
+        return self.chosen
 
     def choose_slot(self, slot: str) -> None:
         self._call(f"choose {slot}")
+        self.chosen = slot
+        self._done(f"write {slot}")
         self.proxy = slot
         self._done(f"choose {slot}")
 
@@ -156,7 +159,7 @@ def assert_only(release: str, slot: str, layout: records.Layout, host: FakeHost)
     other = "green" if slot == "blue" else "blue"
     assert stored(layout) == {"active": slot, "slots": {slot: release, other: None}, "worker": release}
     assert host.running == {f"backend-{slot}": release, "worker": release}
-    assert host.proxy == slot
+    assert host.proxy == host.chosen == slot
 
 
 def test_a_new_release_is_started_chosen_and_only_then_is_the_old_one_stopped(
@@ -266,7 +269,7 @@ def test_a_worker_that_does_not_come_up_leads_back(layout: records.Layout, host:
     assert_only(OLD, "blue", layout, host)
 
 
-CALLS = ["up backend-green", "choose green", "up worker", "remove backend-blue"]
+CALLS = ["up backend-green", "choose green", "write green", "up worker", "remove backend-blue"]
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
@@ -274,14 +277,14 @@ CALLS = ["up backend-green", "choose green", "up worker", "remove backend-blue"]
 def test_a_killed_change_serves_on_and_the_next_one_finishes_it(
     layout: records.Layout, host: FakeHost, call: str, before: bool
 ) -> None:
-    host.kill_at, host.kill_before = call, before
+    host.kill_at, host.kill_before = call, before and not call.startswith("write")
     with pytest.raises(Killed):
         change(layout, host).run(NEW)
     assert host.serving in (OLD, NEW), "somebody answers"
     host.kill_at = None
     work = change(layout, host)
     work.settle()
-    assert host.serving == work.record.release
+    assert host.serving == work.record.release, "before the other slot is stopped, and after"
     assert len([name for name in host.running if name != "worker"]) == 1
     work.run(NEW)
     assert host.serving == NEW
@@ -304,7 +307,7 @@ def test_an_interrupted_switch_to_a_slot_that_has_died_goes_back_to_the_other(
 
 def test_the_first_release_starts_in_the_first_slot(layout: records.Layout) -> None:
     host = FakeHost(layout)
-    host.proxy = None
+    host.chosen = host.proxy = None
     host.running = {"backend": "of an earlier layout"}
     assert change(layout, host).run(OLD)
     assert stored(layout) == {"active": "blue", "slots": {"blue": OLD, "green": None}, "worker": OLD}
@@ -323,7 +326,7 @@ def test_a_first_release_that_fails_leaves_nothing_behind(layout: records.Layout
 @pytest.mark.parametrize("call", ["up backend-blue", "up worker"])
 def test_a_killed_first_start_is_begun_anew(layout: records.Layout, call: str) -> None:
     host = FakeHost(layout)
-    host.proxy, host.kill_at = None, call
+    host.chosen, host.kill_at = None, call
     with pytest.raises(Killed):
         change(layout, host).run(OLD)
     host.kill_at = None
@@ -340,7 +343,7 @@ def one_slot(layout: records.Layout) -> records.Layout:
 
 
 def test_with_one_slot_the_release_is_replaced_in_place(one_slot: records.Layout, host: FakeHost) -> None:
-    host.proxy = None
+    host.chosen = host.proxy = None
     records.write_record(one_slot, records.Record("blue", {"blue": OLD}, OLD))
     assert change(one_slot, host).run(NEW)
     assert host.running == {"backend-blue": NEW, "worker": NEW}
@@ -348,7 +351,7 @@ def test_with_one_slot_the_release_is_replaced_in_place(one_slot: records.Layout
 
 
 def test_with_one_slot_a_failure_puts_the_release_back(one_slot: records.Layout, host: FakeHost) -> None:
-    host.proxy = None
+    host.chosen = host.proxy = None
     host.broken.add(NEW)
     records.write_record(one_slot, records.Record("blue", {"blue": OLD}, OLD))
     with pytest.raises(records.SlotError, match="was not ready"):
