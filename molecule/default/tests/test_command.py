@@ -174,9 +174,10 @@ def test_build_makes_an_image_that_clean_removes(machine: hosts.Host) -> None:
     dockerfile = f"FROM {base}\\nLABEL test=yes\\n"
     script = f"d=$(mktemp -d) && printf '{dockerfile}' > $d/Dockerfile && tradingbot build $d --version try-1"
     assert re.search(r"tradingbot-backend:try-1: \d+\.\d MB, \d+ s", output_of(machine, script, seconds=120))
-    labels = "--label com.docker.compose.project=tradingbot --label com.docker.compose.service=old"
-    output_of(machine, f"docker create --name {stopped} {labels} {base}")
+    named = {"project": "tradingbot", "service": "old", "oneoff": "False"}
+    labels = " ".join(f"--label com.docker.compose.{name}={value}" for name, value in named.items())
     before = identities(machine)
+    output_of(machine, f"docker create --name {stopped} {labels} {base}")
     volumes = output_of(machine, "docker volume ls --quiet")
     images = set(output_of(machine, "docker image ls --quiet --no-trunc tradingbot-backend").split())
 
