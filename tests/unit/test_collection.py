@@ -18,7 +18,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 ROLES = ("docker_host", "postgres", "redis", "backend", "nginx")
-PLAYBOOKS = ("site", "preflight", "health", "secrets")
+PLAYBOOKS = tuple(sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml")))
 
 
 def run(folder: Path, program: str, *arguments: str, collections: Path | None = None) -> str:
