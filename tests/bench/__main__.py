@@ -13,7 +13,7 @@ from tests.testbed import hosts
 from tests.testbed.hosts import Host
 from tests.testbed.shell import TestbedError, fail, output, say
 
-from . import backend, deploy, load, memory, trading
+from . import backend, deploy, load, memory, rollout, trading
 from . import host as bench
 from .report import Report
 
@@ -27,14 +27,14 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     top = argparse.ArgumentParser(
         prog="python -m tests.bench",
-        description="Measure the stack on a host of its own. Takes about 8 minutes on 2 cores. A number that falls "
+        description="Measure the stack on a host of its own. Takes about 12 minutes on 2 cores. A number that falls "
         "short is no failure; something that does not work is. "
         f"Results: {RESULT.name} and {TABLES.name} in .testbed/bench.",
     )
     top.add_argument(
         "--only",
-        choices=("backend", "deploy", "trading", "load", "memory"),
-        help="measure one part; backend needs no host; trading, load and memory keep it",
+        choices=("backend", "deploy", "rollout", "trading", "load", "memory"),
+        help="measure one part; backend needs no host; rollout, trading, load and memory keep it",
     )
     top.add_argument("--keep", action="store_true", help="leave the host there at the end")
     return top
@@ -75,6 +75,8 @@ def measure(only: str | None) -> None:
     # Before the load, which leaves alerts in the queue.
     if only in (None, "trading"):
         trading.measure(host, report)
+    if only in (None, "rollout"):
+        rollout.measure(host, report)
     if only in (None, "load"):
         load.measure(host, report)
     if only == "memory":

@@ -20,8 +20,8 @@ from .report import Aim, Report, Row
 RUNS = 3
 
 
-def play(playbook: str) -> tuple[float, parsers.Play]:
-    """Run *playbook* on the host and return its seconds and its recap. Raises TestbedError when it fails."""
+def play(playbook: str, *arguments: str) -> tuple[float, parsers.Play]:
+    """Run *playbook* on the host; return its seconds and its recap. Raises TestbedError when it fails."""
     environment = {
         **os.environ,
         "ANSIBLE_CALLBACKS_ENABLED": "ansible.posix.profile_tasks,ansible.posix.profile_roles",
@@ -31,7 +31,7 @@ def play(playbook: str) -> tuple[float, parsers.Play]:
     started = time.monotonic()
     with log.open("w") as output:
         program = Path(sys.executable).with_name("ansible-playbook")
-        command = [str(program), playbook, "-i", str(bench.INVENTORY)]
+        command = [str(program), playbook, "-i", str(bench.INVENTORY), *arguments]
         subprocess.run(command, cwd=ROOT, env=environment, check=False, stdout=output, stderr=output, timeout=1800)
     seconds = time.monotonic() - started
     try:

@@ -16,14 +16,14 @@ INVENTORY = FOLDER / "inventory"
 # Below the ports that the kernel gives to outgoing connections (32768 and up), one of which may have any number.
 HTTP_PORT, HTTPS_PORT, BACKEND_PORT = 24080, 24443, 24001
 PROJECT = "/opt/tradingbot"
-# What differs from the demo. The limits would otherwise be what is measured; the open port of the backend lets
-# direct requests come the same way as those through nginx.
+# What differs from the demo. The limits would otherwise be what is measured; the open port lets direct requests come
+# the same way as those through nginx; the versions to deploy come from the registry, which has no certificate.
 SETTINGS: dict[str, object] = {
     "nginx_api_rate": 6_000_000,
     "nginx_api_burst": 100_000,
     "nginx_webhook_rate": 6_000_000,
     "nginx_webhook_burst": 100_000,
-    "backend_publish": ["0.0.0.0:8001:8001"],
+    "docker_host_daemon_options": {"insecure-registries": ["registry:5000"]},
     "docker_host_firewall_rules": [{"ports": [8001], "sources": ["10.99.0.0/24"]}],
 }
 
@@ -88,6 +88,37 @@ def on_host(host: hosts.Host, *command: str, timeout: float = 120) -> str:
     if done.returncode != 0:
         raise TestbedError(f"exit {done.returncode} on the host from: {' '.join(command)}\n{done.stderr.strip()}")
     return done.stdout.strip()
+
+
+def active_slot(host: hosts.Host) -> str:
+    """Return the slot of the backend that gets the requests."""
+    return str(json.loads(on_host(host, "cat", f"{PROJECT}/backend/slots.json"))["active"])
+
+
+def open_backend(host: hosts.Host) -> None:
+    """Lead port 8001 of the host to the slot that gets the requests, by the kernel as for a published port.
+
+    Behind nginx slots publish nothing. The rules are gone with the host, or when they are made anew.
+    """
+    name = f"tradingbot-backend-{active_slot(host)}-1"
+    template = '{{(index .NetworkSettings.Networks "tradingbot-network").IPAddress}}'
+    address = on_host(host, "docker", "inspect", "--format", template, name)
+    rules = f"""
+    nft delete table ip bench 2>/dev/null || true
+    nft -f - <<END
+    table ip bench {{
+        chain in {{ type nat hook prerouting priority dstnat; tcp dport 8001 dnat to {address}:8001; }}
+    }}
+END
+    iptables -C DOCKER-USER -d {address} -p tcp --dport 8001 -j ACCEPT 2>/dev/null ||
+    iptables -I DOCKER-USER -d {address} -p tcp --dport 8001 -j ACCEPT
+    """
+    on_host(host, "sh", "-ec", rules)
+
+
+def close_backend(host: hosts.Host) -> None:
+    """Let port 8001 be published by something else."""
+    on_host(host, "sh", "-c", "nft delete table ip bench 2>/dev/null || true")
 
 
 def compose(host: hosts.Host, *arguments: str, timeout: float = 180) -> str:

@@ -39,6 +39,7 @@ def measure(host: Host, report: Report) -> None:
 def prepare(host: Host) -> None:
     """Install the load generators and put an empty file beside nginx's static ones."""
     engine.apt_install("wrk", "apache2-utils")
+    bench.open_backend(host)
     bench.on_host(host, "touch", f"{bench.PROJECT}/nginx/static/empty.txt")
 
 
@@ -128,7 +129,7 @@ def webhook_path(host: Host) -> str:
     """Make a strategy and return the path of its webhook, which holds its token."""
     name = f"bench-{time.time_ns()}"
     command = ["tradingbot", "strategy", "create", "--user", "bench@example.com", "--name", name, "--json"]
-    url = str(json.loads(bench.compose(host, "exec", "-T", "backend", *command))["webhook_url"])
+    url = str(json.loads(bench.compose(host, "exec", "-T", "worker", *command))["webhook_url"])
     return "/" + url.split("/", 3)[3]
 
 

@@ -61,7 +61,7 @@ def alert_to_fill(host: Host) -> list[float]:
 
 def made(host: Host, *arguments: str) -> dict[str, Any]:
     """Run the backend's command line on the host and return what it made."""
-    command = ["exec", "-T", "backend", "tradingbot", *arguments, "--user", USER, "--json"]
+    command = ["exec", "-T", "worker", "tradingbot", *arguments, "--user", USER, "--json"]
     return dict(json.loads(bench.compose(host, *command)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ import yaml
 from small_host import render
 
 from tests.bench import __main__ as bench
-from tests.bench import backend, deploy, host, load, memory, parsers, trading
+from tests.bench import backend, deploy, host, load, memory, parsers, rollout, trading
 from tests.bench.report import Aim, Report, Row, number
+from tests.load.result import Close, Result, Socket
 from tests.testbed.hosts import Host
 
 AB = """
@@ -178,7 +180,7 @@ def test_a_message_shows_no_token() -> None:
 def test_a_whole_run_takes_all_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """The time from alert to fill is taken before the load, which leaves alerts in the queue."""
     taken: list[str] = []
-    for part in (backend, deploy, trading, load, memory):
+    for part in (backend, deploy, trading, rollout, load, memory):
         monkeypatch.setattr(part, "measure", lambda *_, name=part.__name__: taken.append(name.rpartition(".")[2]))
     monkeypatch.setattr(memory, "measure_image", lambda *_: None)
     monkeypatch.setattr(bench, "machine", dict)
@@ -186,16 +188,51 @@ def test_a_whole_run_takes_all_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "SETTLE_SECONDS", 0)
     monkeypatch.setattr(host, "create", lambda: None)
     bench.measure(None)
-    assert taken == ["backend", "deploy", "memory", "trading", "load", "memory"]
+    assert taken == ["backend", "deploy", "memory", "trading", "rollout", "load", "memory"]
 
 
 def test_the_memory_of_every_service_is_taken() -> None:
-    text = render("backend", "backend/compose.yaml.j2", backend_image="any", __backend_secrets={})
+    text = render("backend", "backend/release.yaml.j2", __backend_local_image="any", __backend_secrets={})
     described = {"postgres", "redis", "nginx", *yaml.safe_load(text)["services"]}
-    assert described == set(memory.SERVICES)
+    assert described == {*memory.SERVICES, "tool"}, "a tool is not there but for single runs"
 
 
-class Socket:
+def test_other_ways_run_the_same_release_beside_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they are compared in is the change, so all else is the stack's own."""
+    ran: list[str] = []
+
+    def on_host(_: Host, *command: str, timeout: float = 0) -> str:
+        ran.append(command[-1])
+        if command[0] == "cat":
+            return json.dumps({"active": "green", "slots": {"blue": None, "green": "1.0-abc"}})
+        return json.dumps({"secrets": {"secret_key": {"file": "/opt/tradingbot/secrets/secret_key"}}})
+
+    monkeypatch.setattr(host, "on_host", on_host)
+    rollout.Elsewhere(Host("bench", "10.99.0.2", 1, {}))
+    text = shlex.split(ran[-1].partition("printf %s ")[2])[0]
+    project = yaml.safe_load(text)
+    release = {"file": "/opt/tradingbot/backend/releases/1.0-abc.yaml", "service": "backend"}
+    assert project["services"]["app"]["extends"] == project["services"]["other"]["extends"] == release
+    assert project["secrets"] == {"secret_key": {"file": "/opt/tradingbot/secrets/secret_key"}}
+    assert project["services"]["web"]["image"] == "nginx:1.30-alpine"
+
+
+def test_a_change_is_noted_with_what_its_clients_saw(capsys: pytest.CaptureFixture[str]) -> None:
+    plain, seen = Result(), Result(answered={"POST alert": 7})
+    seen.fail("POST alert", "status 502", "Bad Gateway")
+    seen.sockets.append(Socket(0, closes=[Close(1.0, 1012, ""), Close(2.0, 1006, "")]))
+    report = Report({})
+    rollout.note(report, "change", (3.0, seen), (2.0, plain), Aim(45))
+    told = [(row.what, row.value, row.baseline) for row in report.chapters["Deploys"]]
+    assert told == [
+        ("change", 3.0, 2.0),
+        ("change: failed requests", 1, None),
+        ("change: WebSockets cut off without 1012", 1, None),
+    ]
+    assert "of 8" in capsys.readouterr().out
+
+
+class FakeSocket:
     """A WebSocket that has these messages for us."""
 
     def __init__(self, *messages: dict[str, Any]) -> None:
@@ -211,7 +248,7 @@ def test_a_fill_belongs_to_the_signal_of_its_order() -> None:
     order = {"type": "order", "data": {"id": "o1", "signal_id": "s1"}}
     fill = {"type": "fill", "data": {"id": "f1", "order_id": "o1"}}
     health = {"type": "health", "data": {}}
-    socket: Any = Socket({"type": "signal", "data": {"id": "s1"}}, order, health, fill, fill)
+    socket: Any = FakeSocket({"type": "signal", "data": {"id": "s1"}}, order, health, fill, fill)
     assert list(trading.watch(socket)) == ["s1"]
 
 
