@@ -207,7 +207,9 @@ def choose(layout: Layout, record: Record, wanted: str) -> str:
 
 def append_log(layout: Layout, entry: dict[str, Any]) -> None:
     """Add a line to the deploy log."""
-    with layout.log_file.open("a") as file:
+    # Reasons quote the end of a container's log: for root alone.
+    handle = os.open(layout.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(handle, "a") as file:
         file.write(json.dumps(entry) + "\n")
         file.flush()
         os.fsync(file.fileno())

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,6 +33,8 @@ SMOKE: tuple[tuple[str, str, str | None, int], ...] = (
     ("GET", "/api/v1/signals", None, 401),
     ("POST", UNKNOWN_WEBHOOK, json.dumps({"ticker": "BTCUSDT", "action": "buy"}), 404),
 )
+# What a change may meet: what it says itself, a full disk, an answer of Docker's that is none. All of it leads back.
+FAILURES = (SlotError, OSError, ValueError, LookupError, subprocess.SubprocessError)
 # A container that has fallen over this often will not become ready.
 MOST_RESTARTS = 3
 
@@ -87,6 +91,7 @@ class Change:
         self._sleep = sleep
         self.record = records.read_record(layout)
         self.steps: list[dict[str, Any]] = []
+        self._saving = threading.Lock()
 
     # The whole change.
 
@@ -141,7 +146,7 @@ class Change:
             self._start(slot, wanted)
             with self._step("start the worker"):
                 self._hand_over(wanted)
-        except SlotError:
+        except FAILURES:
             self._drop([slot])
             self._set_worker(None)
             raise
@@ -162,26 +167,26 @@ class Change:
         before = str(self.record.release)
         try:
             self._start(new, wanted)
-        except SlotError:
+        except FAILURES:
             with self._step(f"remove the new slot {new}"):
                 self._drop([new])
             raise
+        worker: Future[None] | None = None
         try:
             with self._step(f"send requests to {new}"):
                 # The record first: a run that is killed here is finished by the next one, for the slot is ready.
                 self.record.active = new
                 self._save()
                 self._host.choose_slot(new)
-            with ThreadPoolExecutor(max_workers=1) as beside:
-                worker = beside.submit(self._hand_over, wanted)
-                with self._step(f"wait for requests in {old}, and replace the worker"):
-                    self._drain([old], watched=new, worker=worker)
+            worker = self._beside_this(self._hand_over, wanted)
+            with self._step(f"wait for requests in {old}, and replace the worker"):
+                self._drain([old], watched=new, worker=worker)
             with self._step(f"stop {old}"):
                 self._host.remove(service_of(old))
             with self._step("verify"):
                 self._verify(new)
-        except SlotError as error:
-            raise SlotError(f"{error}\n{self._go_back(old, new, before)}") from error
+        except FAILURES as error:
+            raise SlotError(f"{error}\n{self._go_back(old, new, before, worker)}") from error
         self.record.slots[old] = None
         self._save()
 
@@ -190,7 +195,7 @@ class Change:
         try:
             self._start(slot, wanted, force=before == wanted)
             self._hand_over(wanted)
-        except SlotError:
+        except FAILURES:
             with self._step(f"put back {before}"):
                 self.record.slots[slot] = before
                 self._save()
@@ -199,19 +204,23 @@ class Change:
                 self._hand_over(before)
             raise
 
-    def _go_back(self, old: str, new: str, before: str) -> str:
-        """Return what was done to serve from *old* again."""
+    def _go_back(self, old: str, new: str, before: str, worker: Future[None] | None) -> str:
+        """Return what was done to serve from *old* again. Requests come first: they fail until they are sent back."""
         try:
             with self._step(f"switch back to {old}"):
                 self.record.active = old
                 self._save()
-                self._host.up(service_of(old))
-                self._wait_until_ready(old)
+                if self._host.request(old, "GET", READY)[0] != 200:
+                    self._host.up(service_of(old))
+                    self._wait_until_ready(old)
                 self._host.choose_slot(old)
+            with self._step(f"put back the worker, and remove the new slot {new}"):
+                if worker is not None:
+                    worker.exception()  # waits; what went wrong with the new worker matters no more
                 self._hand_over(before)
                 self._drain([new])
                 self._drop([new])
-        except SlotError as error:
+        except FAILURES as error:
             return f"Going back to {before} failed, too: {error}"
         return f"Requests go to {before} again."
 
@@ -228,8 +237,18 @@ class Change:
         finally:
             step["seconds"] = round(self._clock() - started, 2)
 
+    @staticmethod
+    def _beside_this(work: Callable[[str], None], argument: str) -> Future[None]:
+        """Do *work* in a thread that nothing but its result is waited for."""
+        pool = ThreadPoolExecutor(max_workers=1)
+        future = pool.submit(work, argument)
+        pool.shutdown(wait=False)
+        return future
+
     def _save(self) -> None:
-        records.write_record(self._layout, self.record)
+        # Two threads save: what is written last must hold the changes of both.
+        with self._saving:
+            records.write_record(self._layout, self.record)
 
     def _start(self, slot: str, release: str, force: bool = False) -> None:
         with self._step(f"start {slot} with {release}"):
@@ -339,7 +358,7 @@ class Change:
             try:
                 self._host.up(service_of(slot))
                 self._wait_until_ready(slot)
-            except SlotError:
+            except FAILURES:
                 if number + 1 == len(candidates):
                     raise
                 continue

@@ -157,7 +157,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.tradingbot.stack.plugins.module_utils import slots_record as records
 from ansible_collections.tradingbot.stack.plugins.module_utils.slots_engine import Engine
-from ansible_collections.tradingbot.stack.plugins.module_utils.slots_switch import Change, Limits
+from ansible_collections.tradingbot.stack.plugins.module_utils.slots_switch import FAILURES, Change, Limits
 from ansible_collections.tradingbot.stack.plugins.module_utils.target import memory_available_mb
 
 RUN_DIR = Path("/run/tradingbot")
@@ -226,8 +226,8 @@ def change(module: AnsibleModule, layout: records.Layout) -> dict[str, Any]:
         if not wanted:
             raise records.SlotError("no release was asked for, and none runs")
         changed = work.run(wanted, force=asked["state"] == "restarted") or settled
-    except records.SlotError as error:
-        failure = str(error)
+    except FAILURES as error:
+        failure = str(error) if isinstance(error, records.SlotError) else f"{type(error).__name__}: {error}"
     after = facts(layout)
     result = {"from": before["release"], "changed": changed, "steps": work.steps} | after
     result["settled"] = before["settled"]
@@ -247,7 +247,8 @@ def change(module: AnsibleModule, layout: records.Layout) -> dict[str, Any]:
         records.append_log(layout, entry)
     if failure:
         module.fail_json(msg=failure, **(result | {"changed": bool(work.steps)}))
-    if changed:
+    # Also when a run was killed between the change and this.
+    if changed or "used" not in records.read_release(layout, wanted):
         records.write_release(layout, wanted, {"used": time.time()})
         result["removed"] = work.prune()
         result["kept"] = records.kept(layout)
@@ -291,9 +292,10 @@ def main() -> None:
             wanted = asked["release"] or found["release"]
             module.exit_json(changed=not found["settled"] or found["release"] != wanted, **found)
         with alone():
-            module.exit_json(**change(module, layout))
-    except records.SlotError as error:
+            result = change(module, layout)
+    except FAILURES as error:
         module.fail_json(msg=str(error))
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,7 @@ class FakeHost:
         self.calls: list[str] = []
         self.running: dict[str, str] = {}
         self.broken: set[str] = set()
-        self.fails: dict[str, str] = {}
+        self.fails: dict[str, Exception] = {}
         self.kill_at: str | None = None
         self.kill_before = False
         self.chosen: str | None = "blue"
@@ -46,7 +47,7 @@ class FakeHost:
         self.calls.append(call)
         self.on_call(call)
         if call in self.fails:
-            raise records.SlotError(self.fails[call])
+            raise self.fails[call]
 
     def _done(self, call: str) -> None:
         if not self.kill_before and call == self.kill_at:
@@ -234,16 +235,19 @@ def test_a_release_that_fails_the_smoke_requests_is_removed(
     assert_only(OLD, "blue", layout, host)
 
 
+@pytest.mark.parametrize("error", [records.SlotError("no"), OSError("no space"), KeyError("State")])
 @pytest.mark.parametrize("failing", ["choose green", "up worker", "remove backend-blue"])
-def test_a_failure_after_the_start_leads_back(layout: records.Layout, host: FakeHost, failing: str) -> None:
-    host.fails[failing] = "no"
+def test_a_failure_after_the_start_leads_back(
+    layout: records.Layout, host: FakeHost, failing: str, error: Exception
+) -> None:
+    host.fails[failing] = error
 
     def only_once(call: str) -> None:
         if call == failing and host.calls.count(call) > 1:
             host.fails.pop(call, None)
 
     host.on_call = only_once
-    with pytest.raises(records.SlotError, match=f"no\nRequests go to {OLD} again"):
+    with pytest.raises(records.SlotError, match=f"Requests go to {OLD} again"):
         change(layout, host).run(NEW)
     assert_only(OLD, "blue", layout, host)
 
@@ -259,6 +263,23 @@ def test_a_release_that_dies_when_it_gets_requests_is_taken_back_while_the_old_o
     with pytest.raises(records.SlotError, match=f"stopped being ready(?s:.)*Requests go to {OLD} again"):
         change(layout, host).run(NEW)
     assert "remove backend-blue" not in host.calls
+    assert_only(OLD, "blue", layout, host)
+
+
+def test_requests_go_back_before_anything_else_is_waited_for(layout: records.Layout, host: FakeHost) -> None:
+    """A worker that takes its time does not keep them on a slot that is dead."""
+    chosen = threading.Event()
+
+    def die(call: str) -> None:
+        if call == "up worker" and not chosen.is_set():
+            host.broken.add(NEW)
+            assert chosen.wait(timeout=10), "the web server is told while the worker is still being replaced"
+        if call == "choose blue":
+            chosen.set()
+
+    host.on_call = die
+    with pytest.raises(records.SlotError, match="stopped being ready"):
+        change(layout, host).run(NEW)
     assert_only(OLD, "blue", layout, host)
 
 
