@@ -68,8 +68,14 @@ def ask(machine: hosts.Host) -> ledger.Query:
     return lambda sql: output_of(machine, f"{COMPOSE} exec -T postgres {deployments.ADMINISTRATOR}", sql).splitlines()
 
 
+@pytest.fixture(scope="session")
+def runs() -> list[Result]:
+    """What every run of load came to."""
+    return []
+
+
 @pytest.fixture
-def under_load(target: Path, tmp_path: Path) -> deployments.Loaded:
+def under_load(target: Path, tmp_path: Path, runs: list[Result]) -> deployments.Loaded:
     """Loads the stack while a block runs; the list that it gives has the result in it afterwards."""
 
     @contextmanager
@@ -80,6 +86,7 @@ def under_load(target: Path, tmp_path: Path) -> deployments.Loaded:
                 yield results
             finally:
                 results.append(run.stop())
+                runs.append(results[0])
                 print(f"\n{results[0].table()}")
 
     return loaded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from deployments import (
@@ -23,9 +24,11 @@ from slots import agree_on, last_deploy, served
 from stack import output_of
 
 from tests.load import ledger
+from tests.load.result import Result
 from tests.testbed import hosts
 
 pytestmark = pytest.mark.usefixtures("deployable")
+CATCHES_UP_WITHIN = 120
 SOON = ["-e", "backend_wait_timeout=15"]
 
 
@@ -152,3 +155,15 @@ def test_the_log_names_who_and_what_and_how_long(machine: hosts.Host) -> None:
     assert {"time", "who", "action", "from", "to", "seconds", "result", "reason", "steps"} <= set(logged)
     assert "@" in logged["who"]
     assert output_of(machine, "stat -c %a /opt/tradingbot/backend/deploys.jsonl") in ("644", "640", "600")
+
+
+def test_the_worker_catches_up_and_orders_nothing_twice(ask: ledger.Query, runs: list[Result]) -> None:
+    """More alerts came in than a busy machine trades at once; each worker of the deploys took up what was left."""
+    waiting = [sum(ledger.queued(result, ask) for result in runs)]
+    until = time.monotonic() + CATCHES_UP_WITHIN
+    while waiting[-1] and time.monotonic() < until:
+        time.sleep(5)
+        waiting.append(sum(ledger.queued(result, ask) for result in runs))
+    print(f"\n{sum(len(result.accepted) for result in runs)} alerts; waiting, every 5 s: {waiting}")
+    assert waiting[-1] == 0 or waiting[-1] < waiting[0]
+    assert [problem for result in runs for problem in ledger.problems(result, ask)] == []
