@@ -36,14 +36,22 @@ def started(pid: int) -> str | None:
     return None if fields[0] == "Z" else fields[19]
 
 
+def this_machine() -> str:
+    """Return what tells this machine's processes from others': names are not unique, and containers count their own."""
+    places = [Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")]
+    boot = places[0].read_text().strip() if places[0].exists() else ""
+    namespace = os.readlink(places[1]) if places[1].is_symlink() else ""
+    return f"{platform.node()} {boot} {namespace}".strip()
+
+
 def this_run() -> dict[str, Any]:
     """Return who this run is: its process is the parent of the one that runs an action."""
     pid = os.getppid()
     begun = started(pid) or ""
-    controller = platform.node()
+    controller = this_machine()
     return {
         "id": f"{controller}:{pid}:{begun}",
-        "who": f"{getpass.getuser()}@{controller}",
+        "who": f"{getpass.getuser()}@{platform.node()}",
         "controller": controller,
         "pid": pid,
         "started": begun,
@@ -52,7 +60,11 @@ def this_run() -> dict[str, Any]:
 
 def is_dead(holder: dict[str, Any]) -> bool:
     """Tell whether the run that holds a lock is known to have ended: only one on this controller can be seen."""
-    return holder.get("controller") == platform.node() and started(int(holder["pid"])) != holder["started"]
+    if holder.get("controller") != this_machine():
+        return False
+    now = started(int(holder["pid"]))
+    # "" is a process that there is, and that does not show when it began.
+    return now is None or (now != "" and holder["started"] != "" and now != holder["started"])
 
 
 def described(holder: dict[str, Any], now: float) -> str:

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ansible_collections.tradingbot.stack.plugins.module_utils import slots_record as records
 
@@ -30,7 +31,7 @@ class State(NamedTuple):
 class Engine:
     """The host of a layout. Commands that take longer than `timeout` seconds are given up."""
 
-    def __init__(self, layout: records.Layout, timeout: float = 180) -> None:
+    def __init__(self, layout: records.Layout, timeout: float = 600) -> None:
         self._layout = layout
         self._timeout = timeout
 
@@ -44,6 +45,8 @@ class Engine:
                 text=True,
                 check=False,
                 timeout=self._timeout,
+                # A release's own file does not name the other services of the project.
+                env={**os.environ, "COMPOSE_IGNORE_ORPHANS": "true"},
             )
         except subprocess.TimeoutExpired as error:
             raise records.SlotError(f"`{' '.join(command)}` did not end within {self._timeout:.0f} s") from error
@@ -68,12 +71,17 @@ class Engine:
         """Stop a service with SIGTERM, as long as its grace period allows, and remove its container."""
         self._compose("rm", "--stop", "--force", service)
 
-    def remove_container(self, service: str) -> bool:
-        """Remove a container of the project that no Compose file describes any more; tell whether there was one."""
-        identity = self._identity(service)
-        if identity:
-            self._run("docker", "rm", "--force", identity)
-        return bool(identity)
+    def stop_container(self, service: str) -> None:
+        """Stop a container of the project that no Compose file describes any more."""
+        self._run("docker", "stop", "--time", "40", self._identity(service))
+
+    def start_container(self, service: str) -> None:
+        """Start such a container again."""
+        self._run("docker", "start", self._identity(service))
+
+    def remove_container(self, service: str) -> None:
+        """Remove such a container."""
+        self._run("docker", "rm", "--force", self._identity(service))
 
     def state(self, service: str) -> State | None:
         """Return the state of a service's container; None when there is none."""
@@ -89,7 +97,10 @@ class Engine:
     def _identity(self, service: str) -> str:
         labels = {"project": "tradingbot", "service": service, "oneoff": "False"}
         filters = [f"--filter=label=com.docker.compose.{name}={value}" for name, value in labels.items()]
-        return self._run("docker", "ps", "--all", "--quiet", "--no-trunc", *filters).stdout.strip().split("\n")[0]
+        done = self._run("docker", "ps", "--all", "--quiet", "--no-trunc", *filters)
+        if done.returncode != 0:
+            raise records.SlotError(f"`docker ps` failed: {done.stderr.strip()}")
+        return done.stdout.strip().split("\n")[0]
 
     def logs(self, service: str, lines: int = 20) -> str:
         """Return the end of a service's log."""
@@ -112,10 +123,23 @@ class Engine:
         """Ask the worker for a sign of life."""
         return self._run("docker", "compose", "exec", "-T", "worker", "tradingbot", "health", "worker").returncode == 0
 
-    def oldest_schema_user(self) -> str | None:
-        """Return the oldest schema revision whose code can live with the database; None when there is no schema."""
-        told = self._compose("exec", "-T", "worker", "tradingbot", "status", "--json")
-        oldest = json.loads(told)["schema"]["oldest"]
+    def oldest_schema_user(self, release: str) -> str | None:
+        """Return the oldest schema revision whose code can live with the database; None when there is no schema.
+
+        Asks the worker that runs, and when that does not answer a single run of *release*.
+        """
+        ask = ("tradingbot", "status", "--json")
+        done = self._run("docker", "compose", "exec", "-T", "worker", *ask)
+        if done.returncode != 0:
+            file = str(self._layout.releases / f"{release}.yaml")
+            once = ("-p", "tradingbot", "-f", file, "run", "--rm", "--no-deps", "-T", "tool")
+            done = self._run("docker", "compose", *once, *ask)
+        if done.returncode != 0:
+            raise records.SlotError(
+                "the database did not say what its schema is, and going back could break it:"
+                f" {done.stderr.strip()[-500:]}\n`sudo tradingbot health` on the host shows what does not answer"
+            )
+        oldest = json.loads(done.stdout)["schema"]["oldest"]
         return None if oldest is None else str(oldest)
 
     def open_requests(self, slot: str) -> int:
@@ -124,6 +148,8 @@ class Engine:
         if proxy is None or not proxy.running:
             return 0
         table = Path(f"/proc/{proxy.pid}/net/tcp").read_text()
+        if slot not in self._layout.addresses:
+            return 0
         wanted = f"{_hexadecimal(self._layout.addresses[slot])}:{PORT:04X}"
         rows = [line.split() for line in table.splitlines()[1:]]
         connections = sum(row[2] == wanted and row[3] == ESTABLISHED for row in rows)
@@ -135,28 +161,33 @@ class Engine:
         return int(sum(float(number) for number in found))
 
     def chosen_slot(self) -> str | None:
-        """Return the slot that the web server is told to use; None when no web server is laid out here."""
-        if not self._layout.upstream_file.exists():
+        """Return the slot that the web server is told to use, "" when none is; None on a host without web server."""
+        if len(self._layout.addresses) < 2:
             return None
+        if not self._layout.upstream_file.exists():
+            return ""
         found = re.search(r"default backend-(\w+);", self._layout.upstream_file.read_text())
         return found.group(1) if found else ""
 
-    def choose_slot(self, slot: str) -> None:
-        """Tell the web server to send requests to a slot, and see that they arrive there.
+    def choose_slot(self, slot: str, tell: bool = True) -> None:
+        """Send the web server's requests to a slot, and see that they arrive there; only write that unless *tell*.
 
         Raises SlotError when it does not take the choice; then it is told the former one again.
         """
         path = self._layout.upstream_file
-        before = path.read_text()
+        # The role of the web server may come later: then it finds the choice.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        before = path.read_text() if path.exists() else None
         records.write(path, upstream_text(slot))
         proxy = self.state("nginx")
-        if proxy is None or not proxy.running:
+        if not tell or proxy is None or not proxy.running:
             return
         try:
             self._compose("exec", "-T", "nginx", *APPLY)
             self._compose("exec", "-T", "nginx", *THROUGH)
         except records.SlotError:
-            records.write(path, before)
+            if before is not None:
+                records.write(path, before)
             self._run("docker", "compose", "exec", "-T", "nginx", *APPLY)
             raise
 
@@ -185,8 +216,3 @@ def _hexadecimal(address: str) -> str:
 def service_of(slot: str) -> str:
     """Return the Compose service of a slot."""
     return f"backend-{slot}"
-
-
-def summary(entry: dict[str, Any]) -> str:
-    """Return the steps of a change as lines: what, and seconds."""
-    return "\n".join(f"{step['step']}: {step['seconds']:.1f} s" for step in entry["steps"])

@@ -120,7 +120,8 @@ def read_record(layout: Layout) -> Record:
         ) from error
     if record.active is not None and not record.release:
         raise SlotError(
-            f"{layout.record_file} says that {record.active} gets the requests, but names no release for it"
+            f"{layout.record_file} says that {record.active} gets the requests, but names no release for it: put back a"
+            " copy, or move it away and remove the containers backend-blue and backend-green, then run site.yml"
         )
     return record
 
@@ -142,10 +143,12 @@ def compose_text(layout: Layout, record: Record) -> str:
             lines += [
                 f"  backend-{slot}:",
                 f"    extends: {{file: releases/{release}.yaml, service: backend}}",
-                f"    networks: {{tradingbot: {{ipv4_address: {layout.addresses[slot]}}}}}",
             ]
-            if layout.publish:
-                lines.append(f"    ports: {json.dumps(list(layout.publish))}")
+            # A slot that the host had, and is to have no longer, has no address, and publishes nothing.
+            if slot in layout.addresses:
+                lines.append(f"    networks: {{tradingbot: {{ipv4_address: {layout.addresses[slot]}}}}}")
+                if layout.publish:
+                    lines.append(f"    ports: {json.dumps(list(layout.publish))}")
     if record.worker:
         lines += ["  worker:", f"    extends: {{file: releases/{record.worker}.yaml, service: worker}}"]
     lines += ["networks:", f"  tradingbot: {{name: {NETWORK}, external: true}}", "secrets:"]
@@ -194,7 +197,10 @@ def choose(layout: Layout, record: Record, wanted: str) -> str:
     known = ", ".join(item["release"] for item in others) or "none"
     if not wanted:
         if not others:
-            raise SlotError(f"there is no release to go back to: only {record.release or 'none'} is kept")
+            raise SlotError(
+                f"there is no release to go back to: only {record.release or 'none'} is kept. Deploy the version that"
+                " you want, by playbooks/deploy.yml"
+            )
         return str(others[0]["release"])
     found = [item["release"] for item in kept(layout) if wanted == item["release"]]
     found = found or [item["release"] for item in others if wanted == item["version"]]

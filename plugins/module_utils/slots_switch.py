@@ -35,6 +35,8 @@ SMOKE: tuple[tuple[str, str, str | None, int], ...] = (
 )
 # What a change may meet: what it says itself, a full disk, an answer of Docker's that is none. All of it leads back.
 FAILURES = (SlotError, OSError, ValueError, LookupError, subprocess.SubprocessError)
+# The service of the layout before slots.
+EARLIER = "backend"
 # A container that has fallen over this often will not become ready.
 MOST_RESTARTS = 3
 
@@ -45,15 +47,17 @@ class Host(Protocol):
     def up(self, service: str) -> None: ...
     def restart(self, service: str) -> None: ...
     def remove(self, service: str) -> None: ...
-    def remove_container(self, service: str) -> bool: ...
+    def stop_container(self, service: str) -> None: ...
+    def start_container(self, service: str) -> None: ...
+    def remove_container(self, service: str) -> None: ...
     def state(self, service: str) -> State | None: ...
     def logs(self, service: str, lines: int = 20) -> str: ...
     def request(self, slot: str, method: str, path: str, body: str | None = None) -> tuple[int, str]: ...
     def worker_is_healthy(self) -> bool: ...
-    def oldest_schema_user(self) -> str | None: ...
+    def oldest_schema_user(self, release: str) -> str | None: ...
     def open_requests(self, slot: str) -> int: ...
     def chosen_slot(self) -> str | None: ...
-    def choose_slot(self, slot: str) -> None: ...
+    def choose_slot(self, slot: str, tell: bool = True) -> None: ...
     def images(self) -> list[str]: ...
     def remove_image(self, name: str) -> bool: ...
 
@@ -96,7 +100,7 @@ class Change:
     # The whole change.
 
     def settle(self) -> None:
-        """Finish, or take back, what an earlier change left half done. Raises SlotError when no slot can serve."""
+        """Finish, or take back, what an earlier change left half done; a slot that cannot serve waits for a release."""
         record = self.record
         if record.active is None:
             if record.leftovers() or record.worker:
@@ -105,6 +109,12 @@ class Change:
                     self._set_worker(None)
             return
         records.write_record(self._layout, record)
+        if self._host.state(EARLIER) is not None:
+            # Fails as long as the web server knows no slots, and then it still needs that service.
+            with contextlib.suppress(*FAILURES), self._step("remove the service that had no slots"):
+                self._choose(record.active)
+                self._host.stop_container(EARLIER)
+                self._host.remove_container(EARLIER)
         if not record.leftovers() and self._host.chosen_slot() in (None, record.active):
             return
         with self._step("finish an interrupted change"):
@@ -121,7 +131,8 @@ class Change:
         before runs on.
         """
         records.read_release(self._layout, wanted)
-        if self.record.release == wanted and self.record.worker == wanted and not force:
+        laid_out = self.record.active in self._layout.addresses
+        if self.record.release == wanted and self.record.worker == wanted and laid_out and not force:
             return self._keep_up()
         (self._first if self.record.active is None else self._next)(wanted)
         return True
@@ -140,8 +151,12 @@ class Change:
 
     def _first(self, wanted: str) -> None:
         slot = next(iter(self._layout.addresses))
-        # What an earlier layout had: a service that was named without its slot.
-        self._host.remove_container("backend")
+        # A service of an earlier layout, which had no slots. Behind a web server it serves until that knows of the
+        # slots, by its own role, and the next change removes it; else it has the port that the slot needs.
+        earlier = self._host.state(EARLIER) is not None
+        in_the_way = earlier and self._host.chosen_slot() is None
+        if in_the_way:
+            self._host.stop_container(EARLIER)
         try:
             self._start(slot, wanted)
             with self._step("start the worker"):
@@ -149,11 +164,15 @@ class Change:
         except FAILURES:
             self._drop([slot])
             self._set_worker(None)
+            if in_the_way:
+                self._host.start_container(EARLIER)
             raise
         self.record.active = slot
         self._save()
-        if self._host.chosen_slot() not in (None, slot):
-            self._host.choose_slot(slot)
+        if in_the_way:
+            self._host.remove_container(EARLIER)
+        if self._host.chosen_slot() is not None:
+            self._host.choose_slot(slot, tell=not earlier)
 
     def _next(self, wanted: str) -> None:
         old = str(self.record.active)
@@ -177,7 +196,7 @@ class Change:
                 # The record first: a run that is killed here is finished by the next one, for the slot is ready.
                 self.record.active = new
                 self._save()
-                self._host.choose_slot(new)
+                self._choose(new)
             worker = self._beside_this(self._hand_over, wanted)
             with self._step(f"wait for requests in {old}, and replace the worker"):
                 self._drain([old], watched=new, worker=worker)
@@ -191,7 +210,8 @@ class Change:
         self._save()
 
     def _in_place(self, slot: str, wanted: str) -> None:
-        before = str(self.record.release)
+        # After a kill half way the worker still has the release that ran before.
+        before = str(self.record.worker or self.record.release)
         try:
             self._start(slot, wanted, force=before == wanted)
             self._hand_over(wanted)
@@ -213,15 +233,20 @@ class Change:
                 if self._host.request(old, "GET", READY)[0] != 200:
                     self._host.up(service_of(old))
                     self._wait_until_ready(old)
-                self._host.choose_slot(old)
+                self._choose(old)
             with self._step(f"put back the worker, and remove the new slot {new}"):
                 if worker is not None:
                     worker.exception()  # waits; what went wrong with the new worker matters no more
-                self._hand_over(before)
+                    self._hand_over(before)
                 self._drain([new])
                 self._drop([new])
         except FAILURES as error:
-            return f"Going back to {before} failed, too: {error}"
+            if worker is not None:
+                worker.exception()
+            return (
+                f"Going back to {before} failed, too: {error}\nDeploy another version: it gets the slot that is free."
+                " `sudo tradingbot health` on the host shows what else does not answer."
+            )
         return f"Requests go to {before} again."
 
     # Its steps.
@@ -244,6 +269,10 @@ class Change:
         future = pool.submit(work, argument)
         pool.shutdown(wait=False)
         return future
+
+    def _choose(self, slot: str) -> None:
+        if self._host.chosen_slot() is not None:
+            self._host.choose_slot(slot)
 
     def _save(self) -> None:
         # Two threads save: what is written last must hold the changes of both.
@@ -351,22 +380,19 @@ class Change:
         self._save()
 
     def _serve_from_one_that_is_ready(self) -> None:
-        """Choose the slot of the record, or the other one when only that gets ready."""
+        """Choose the slot of the record, or the other one when only that gets ready; nothing when none does."""
         first = str(self.record.active)
         candidates = [first, *self.record.leftovers()]
-        for number, slot in enumerate(candidates):
+        for slot in candidates:
             try:
                 self._host.up(service_of(slot))
                 self._wait_until_ready(slot)
             except FAILURES:
-                if number + 1 == len(candidates):
-                    raise
                 continue
             self.record.active = slot
             self._save()
             # Also when the choice is written already: the web server may not have been told before the kill.
-            if self._host.chosen_slot() is not None:
-                self._host.choose_slot(slot)
+            self._choose(slot)
             return
 
     # Going back, and what is kept.
@@ -374,7 +400,7 @@ class Change:
     def refuse_newer_schema(self, release: str) -> None:
         """Raise SlotError when the database's schema has moved past what a release can live with."""
         head = records.read_release(self._layout, release)["schema_head"]
-        oldest = self._host.oldest_schema_user()
+        oldest = self._host.oldest_schema_user(release)
         if oldest is not None and head < oldest:
             raise SlotError(
                 f"{release} knows the schema up to revision {head}, and the database has been contracted since: it"
@@ -388,9 +414,14 @@ class Change:
         releases = records.all_releases(self._layout)
         stay = {item["release"] for item in records.kept(self._layout)[: self._limits.keep]} | in_use
         gone = [item for item in releases if item["release"] not in stay]
+        # A release that was refused has a description, and nothing is known of it.
+        for path in self._layout.releases.glob("*.yaml"):
+            if path.stem not in stay:
+                path.unlink()
         for item in gone:
-            for suffix in ("json", "yaml"):
-                (self._layout.releases / f"{item['release']}.{suffix}").unlink(missing_ok=True)
-        wanted = {item["image"] for item in releases if item not in gone}
-        images = [name for name in self._host.images() if name not in wanted and self._host.remove_image(name)]
+            (self._layout.releases / f"{item['release']}.json").unlink(missing_ok=True)
+        # A pulled image has the name that it was pulled by, too.
+        wanted = {item.get(name) for item in releases if item not in gone for name in ("image", "source")}
+        known = {*self._host.images(), *(item["source"] for item in gone if "source" in item)}
+        images = [name for name in sorted(known) if name not in wanted and self._host.remove_image(name)]
         return [item["release"] for item in gone] + images

@@ -121,6 +121,10 @@ kept:
   type: list
   elements: dict
   returned: always
+ready:
+  description: Whether the slot that gets the requests says that it is ready, with database and schema.
+  type: bool
+  returned: when O(state=looked)
 memory_available_mb:
   description: Memory that a second slot could have, in MiB (proc(5), MemAvailable).
   type: int
@@ -157,7 +161,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.tradingbot.stack.plugins.module_utils import slots_record as records
 from ansible_collections.tradingbot.stack.plugins.module_utils.slots_engine import Engine
-from ansible_collections.tradingbot.stack.plugins.module_utils.slots_switch import FAILURES, Change, Limits
+from ansible_collections.tradingbot.stack.plugins.module_utils.slots_switch import FAILURES, READY, Change, Limits
 from ansible_collections.tradingbot.stack.plugins.module_utils.target import memory_available_mb
 
 RUN_DIR = Path("/run/tradingbot")
@@ -178,8 +182,8 @@ def alone() -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > until:
                     raise records.SlotError(
-                        f"another change of the slots goes on, on this host, for more than {LONGEST_CHANGE} s:"
-                        " `ps ax | grep backend_slots` shows it"
+                        f"another change of the slots goes on, on this host, for more than {LONGEST_CHANGE} s: wait"
+                        " until it has ended, or end the process that `sudo fuser /run/tradingbot/slots.lock` names"
                     ) from None
                 time.sleep(0.5)
         yield
@@ -199,10 +203,20 @@ def facts(layout: records.Layout) -> dict[str, Any]:
 def looked(layout: records.Layout) -> dict[str, Any]:
     """Return what is there, and what room there is."""
     free = os.statvfs("/var/lib/docker" if os.path.isdir("/var/lib/docker") else "/")
-    return facts(layout) | {
+    found = facts(layout)
+    active = found["active"]
+    known = active in layout.addresses
+    return found | {
+        "ready": known and Engine(layout).request(active, "GET", READY)[0] == 200,
         "memory_available_mb": memory_available_mb(),
         "disk_free_mb": free.f_bavail * free.f_frsize // 1024**2,
     }
+
+
+def mark_used(layout: records.Layout, release: str | None, again: bool = False) -> None:
+    """Note when a release began to run; a killed run may not have come to that."""
+    if release and (again or "used" not in records.read_release(layout, release)):
+        records.write_release(layout, release, {"used": time.time()})
 
 
 def change(module: AnsibleModule, layout: records.Layout) -> dict[str, Any]:
@@ -220,6 +234,7 @@ def change(module: AnsibleModule, layout: records.Layout) -> dict[str, Any]:
             records.write_release(layout, wanted, asked["about"])
         work.settle()
         settled = bool(work.steps)
+        mark_used(layout, work.record.release)
         if asked["state"] == "previous":
             wanted = records.choose(layout, work.record, asked["release"])
             work.refuse_newer_schema(wanted)
@@ -247,9 +262,8 @@ def change(module: AnsibleModule, layout: records.Layout) -> dict[str, Any]:
         records.append_log(layout, entry)
     if failure:
         module.fail_json(msg=failure, **(result | {"changed": bool(work.steps)}))
-    # Also when a run was killed between the change and this.
-    if changed or "used" not in records.read_release(layout, wanted):
-        records.write_release(layout, wanted, {"used": time.time()})
+    mark_used(layout, wanted, again=changed)
+    if changed:
         result["removed"] = work.prune()
         result["kept"] = records.kept(layout)
     return result
@@ -290,6 +304,10 @@ def main() -> None:
         if module.check_mode:
             found = facts(layout)
             wanted = asked["release"] or found["release"]
+            if asked["state"] == "failed":
+                module.fail_json(msg=asked["reason"], **found)
+            if asked["state"] == "previous":
+                wanted = records.choose(layout, records.read_record(layout), asked["release"])
             module.exit_json(changed=not found["settled"] or found["release"] != wanted, **found)
         with alone():
             result = change(module, layout)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -72,11 +71,12 @@ def test_a_process_is_told_from_a_later_one_of_the_same_number() -> None:
 
 
 def test_a_run_is_dead_when_its_process_is_gone_or_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platform, "node", lambda: "here")
+    monkeypatch.setattr(action, "this_machine", lambda: "here")
     alive = {"controller": "here", "pid": os.getpid(), "started": action.started(os.getpid())}
     assert not action.is_dead(alive)
     assert action.is_dead(alive | {"started": "1"})
     assert action.is_dead(alive | {"pid": 2**22 + 1})
+    assert not action.is_dead(alive | {"started": ""}), "it may be the same"
     assert not action.is_dead(alive | {"controller": "elsewhere", "pid": 2**22 + 1}), "that cannot be seen from here"
 
 
@@ -129,7 +129,7 @@ def test_waiting_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_lock_of_a_dead_run_is_broken_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    dead = held() | {"controller": platform.node(), "pid": 2**22 + 1, "id": "dead"}
+    dead = held() | {"controller": action.this_machine(), "pid": 2**22 + 1, "id": "dead"}
     play = Play([{"held": False, "holder": dead}, {"held": True, "took_over": dead}], monkeypatch)
     assert play.run()["held"]
     assert play.asked[1]["break_id"] == "dead"

@@ -30,6 +30,7 @@ class FakeHost:
         self.layout = layout
         self.calls: list[str] = []
         self.running: dict[str, str] = {}
+        self.stopped: dict[str, str] = {}
         self.broken: set[str] = set()
         self.fails: dict[str, Exception] = {}
         self.kill_at: str | None = None
@@ -70,8 +71,17 @@ class FakeHost:
         self.running.pop(service, None)
         self._done(f"remove {service}")
 
-    def remove_container(self, service: str) -> bool:
-        return self.running.pop(service, None) is not None
+    def stop_container(self, service: str) -> None:
+        self._call(f"stop container {service}")
+        self.stopped[service] = self.running.pop(service)
+
+    def start_container(self, service: str) -> None:
+        self._call(f"start container {service}")
+        self.running[service] = self.stopped.pop(service)
+
+    def remove_container(self, service: str) -> None:
+        self._call(f"remove container {service}")
+        del self.stopped[service]
 
     def state(self, service: str) -> State | None:
         if service not in self.running:
@@ -90,7 +100,7 @@ class FakeHost:
     def worker_is_healthy(self) -> bool:
         return "worker" in self.running and f"worker {self.running['worker']}" not in self.broken
 
-    def oldest_schema_user(self) -> str | None:
+    def oldest_schema_user(self, release: str) -> str | None:
         return self.oldest
 
     def open_requests(self, slot: str) -> int:
@@ -99,11 +109,15 @@ class FakeHost:
     def chosen_slot(self) -> str | None:
         return self.chosen
 
-    def choose_slot(self, slot: str) -> None:
+    def choose_slot(self, slot: str, tell: bool = True) -> None:
+        assert self.chosen is not None, "there is no web server to tell"
         self._call(f"choose {slot}")
         self.chosen = slot
         self._done(f"write {slot}")
-        self.proxy = slot
+        if tell and self.proxy is not None:
+            if self.proxy == "backend":
+                raise records.SlotError("this web server knows no slots")
+            self.proxy = slot
         self._done(f"choose {slot}")
 
     def images(self) -> list[str]:
@@ -329,10 +343,86 @@ def test_an_interrupted_switch_to_a_slot_that_has_died_goes_back_to_the_other(
 def test_the_first_release_starts_in_the_first_slot(layout: records.Layout) -> None:
     host = FakeHost(layout)
     host.chosen = host.proxy = None
-    host.running = {"backend": "of an earlier layout"}
     assert change(layout, host).run(OLD)
     assert stored(layout) == {"active": "blue", "slots": {"blue": OLD, "green": None}, "worker": OLD}
     assert host.running == {"backend-blue": OLD, "worker": OLD}
+
+
+@pytest.fixture
+def earlier(layout: records.Layout) -> FakeHost:
+    """A host of the layout before slots: its web server sends requests to the service `backend`."""
+    host = FakeHost(layout)
+    host.running = {"backend": "0.1", "worker": "0.1"}
+    host.chosen, host.proxy = "", "backend"
+    return host
+
+
+def test_an_earlier_layout_serves_until_the_web_server_knows_the_slots(
+    layout: records.Layout, earlier: FakeHost
+) -> None:
+    work = change(layout, earlier)
+    work.settle()
+    work.run(OLD)
+    assert earlier.running == {"backend": "0.1", "backend-blue": OLD, "worker": OLD}
+    change(layout, earlier).settle()
+    assert "backend" in earlier.running
+    earlier.proxy = "blue"  # the web server's role has run
+    change(layout, earlier).settle()
+    assert_only(OLD, "blue", layout, earlier)
+
+
+def test_an_earlier_layout_serves_on_when_the_first_release_fails(layout: records.Layout, earlier: FakeHost) -> None:
+    earlier.broken.add(OLD)
+    with pytest.raises(records.SlotError, match="was not ready"):
+        change(layout, earlier).run(OLD)
+    assert earlier.running == {"backend": "0.1", "worker": "0.1"}
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_an_earlier_layout_without_a_web_server_makes_room_and_comes_back(
+    one_slot: records.Layout, earlier: FakeHost, broken: bool
+) -> None:
+    """It has the port that the slot needs."""
+    earlier.chosen = earlier.proxy = None
+    if broken:
+        earlier.broken.add(OLD)
+        with pytest.raises(records.SlotError, match="was not ready"):
+            change(one_slot, earlier).run(OLD)
+        assert earlier.running == {"backend": "0.1", "worker": "0.1"}
+    else:
+        change(one_slot, earlier).run(OLD)
+        assert earlier.running == {"backend-blue": OLD, "worker": OLD}
+
+
+def test_a_host_on_which_nothing_gets_ready_takes_another_release(layout: records.Layout, host: FakeHost) -> None:
+    records.write_release(layout, "0.4.0-cccccccc", {"version": "0.4.0", "image": "i", "secrets": []})
+    records.write_record(layout, records.Record("blue", {"blue": OLD, "green": NEW}, OLD))
+    host.running["backend-green"] = NEW
+    host.broken |= {OLD, NEW}
+    work = change(layout, host)
+    work.settle()
+    work.run("0.4.0-cccccccc")
+    assert_only("0.4.0-cccccccc", "green", layout, host)
+
+
+def test_a_choice_that_is_lost_is_made_again(layout: records.Layout, host: FakeHost) -> None:
+    host.chosen = ""
+    change(layout, host).settle()
+    assert_only(OLD, "blue", layout, host)
+
+
+def test_a_host_that_loses_its_web_server_moves_to_the_slot_that_is_left(
+    layout: records.Layout, host: FakeHost
+) -> None:
+    records.write_record(layout, records.Record("green", {"blue": None, "green": OLD}, OLD))
+    host.running = {"backend-green": OLD, "worker": OLD}
+    host.chosen = host.proxy = None
+    left = records.Layout(layout.project_dir, {"blue": ADDRESSES["blue"]}, ("127.0.0.1:8001:8001",))
+    work = change(left, host)
+    work.settle()
+    work.run(OLD)
+    assert host.running == {"backend-blue": OLD, "worker": OLD}
+    assert stored(left)["active"] == "blue"
 
 
 def test_a_first_release_that_fails_leaves_nothing_behind(layout: records.Layout) -> None:
@@ -380,6 +470,21 @@ def test_with_one_slot_a_failure_puts_the_release_back(one_slot: records.Layout,
     assert host.running == {"backend-blue": OLD, "worker": OLD}
 
 
+def test_with_one_slot_a_killed_change_is_put_back_to_what_ran(one_slot: records.Layout, host: FakeHost) -> None:
+    host.chosen = host.proxy = None
+    host.broken.add(NEW)
+    host.kill_at = "up backend-blue"
+    records.write_record(one_slot, records.Record("blue", {"blue": OLD}, OLD))
+    with pytest.raises(Killed):
+        change(one_slot, host).run(NEW)
+    host.kill_at = None
+    work = change(one_slot, host)
+    work.settle()
+    with pytest.raises(records.SlotError, match="was not ready"):
+        work.run(NEW)
+    assert host.running == {"backend-blue": OLD, "worker": OLD}
+
+
 def test_a_release_that_the_schema_has_left_behind_is_refused(layout: records.Layout, host: FakeHost) -> None:
     host.oldest = "0003"
     with pytest.raises(records.SlotError, match=r"up to revision 0002.*needs a release that knows 0003"):
@@ -389,9 +494,13 @@ def test_a_release_that_the_schema_has_left_behind_is_refused(layout: records.La
 
 def test_old_releases_and_their_images_go_and_those_in_use_stay(layout: records.Layout, host: FakeHost) -> None:
     for number in range(6):
-        about = {"version": "0.1", "image": f"i{number}", "secrets": [], "schema_head": "0002", "used": 10.0 + number}
+        about: dict[str, Any] = {"version": "0.1", "image": f"i{number}", "secrets": [], "used": 10.0 + number}
+        about["source"] = f"registry.example/bot:{number}"
         records.write_release(layout, f"r{number}", about)
+    (layout.releases / "refused.yaml").write_text("services: {}\n")
     gone = change(layout, host).prune()
     kept = {item["release"] for item in records.all_releases(layout)}
     assert kept == {"r5", "r4", "r3", "r2", "r1", OLD}, "the newest five, and the one that runs"
-    assert set(gone) == {"r0", NEW, "tradingbot-backend:old", "tradingbot-backend:stale"}
+    ours = {"tradingbot-backend:old", "tradingbot-backend:stale"}
+    assert set(gone) == {"r0", NEW, "registry.example/bot:0"} | ours
+    assert not (layout.releases / "refused.yaml").exists()
