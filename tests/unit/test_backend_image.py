@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -92,3 +93,18 @@ def test_a_push_goes_to_a_repository(name: str, accepted: bool) -> None:
 def test_a_push_has_the_version_and_latest() -> None:
     pushed = evaluate("backend", "__backend_pushed", **HERE, backend_push="registry.example/bot", backend_version="1.2")
     assert list(pushed) == ["registry.example/bot:1.2", "registry.example/bot:latest"]
+
+
+def test_a_build_has_the_digest_of_its_sources_also_where_an_inventory_pulls() -> None:
+    """Else a changed source finds an image of its version, and that one is pushed."""
+    *checks, build = tasks("image.yml")
+    assert "__backend_local_image" not in str(checks)
+    assert {"build_if_missing.yml", "sbom.yml"} < {
+        str(task.get("ansible.builtin.import_tasks", task.get("ansible.builtin.include_tasks")))
+        for task in build["block"]
+    }
+    name = build["vars"]["__backend_local_image"].removeprefix("tradingbot-backend:{{").removesuffix("}}")
+    pulled = {"backend_version": "1.2.3", "backend_image": "registry.example.com/tradingbot-backend:1.2.3"}
+    built = evaluate("backend", "__backend_local_image", **HERE, backend_version="1.2.3")
+    assert "tradingbot-backend:" + evaluate("backend", name, **HERE, **pulled) == built
+    assert re.fullmatch(r"tradingbot-backend:1\.2\.3-[0-9a-f]{12}", built)
