@@ -71,6 +71,10 @@ bench: venv $(BACKEND_VENV)/.installed ## Measure: backend, deploy, re-run, memo
 docs: venv ## Write the roles' READMEs from their argument_specs
 	@$(BIN)/python tests/tools/role_docs.py
 
+.PHONY: transcripts
+transcripts: venv ## Write docs/transcripts: deploy, failed deploy, rollback and health on a throwaway host
+	@$(BIN)/python tests/tools/transcript.py
+
 .PHONY: format
 format: venv $(BACKEND_VENV)/.installed ## Format our Python
 	@$(BIN)/ruff format .
