@@ -194,7 +194,7 @@ def _contract(revision: Mapping[str, Any], allowed: bool, running_head: str | No
         yield {
             "what": _title(revision),
             "why": f"{needs}, and the head of the version that runs is not known",
-            "fix": f"bring the version that runs to answer `tradingbot status`, then deploy with {again} ({_PAGE})",
+            "fix": f"deploy the version that runs once more, then this one with {again} ({_PAGE})",
         }
     elif running_head < contract:
         yield {

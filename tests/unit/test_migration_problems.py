@@ -177,6 +177,7 @@ class TestContract:
     def test_needs_to_know_what_runs(self, unknown: str | None) -> None:
         finding = only(migration_problems(plan(DROP, contract="0003"), True, unknown))
         assert finding["why"].endswith("and the head of the version that runs is not known")
+        assert finding["fix"].startswith("deploy the version that runs once more")
 
     def test_that_is_no_revision_is_no_plan(self) -> None:
         with pytest.raises(AnsibleFilterError, match="contract is 'x', not four digits"):
