@@ -24,7 +24,8 @@ LABEL = "com.docker.compose"
 VERSION_LABEL = "org.opencontainers.image.version"
 SOCKET = target.DOCKER_SOCKET
 LOCK = Path("/run/tradingbot/deploy.lock")
-LOCK_SECONDS = 900
+# As deploy_lock has it, for a lock that does not say.
+LOCK_SECONDS = 3600
 OURS = re.compile(r"backend(-\w+)?|worker")
 
 
@@ -78,7 +79,7 @@ def read_slots(project_dir: Path) -> Slots:
 def deploy_lock(path: Path = LOCK, now: float | None = None) -> dict[str, Any]:
     """Return who is deploying just now: `who`, `purpose` and `since` (UTC); empty when nobody is.
 
-    The holder of a lock this old is dead, or the lock would be younger: a deploy takes a minute or two.
+    The lock says how long it is valid; the next deploy takes over what is older, and so it counts for nothing here.
     """
     try:
         found = json.loads(path.read_text(errors="replace"))
@@ -86,7 +87,7 @@ def deploy_lock(path: Path = LOCK, now: float | None = None) -> dict[str, Any]:
         who, purpose = str(found["who"]), str(found.get("purpose") or "a deploy")
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    if (time.time() if now is None else now) - since > min(valid, LOCK_SECONDS):
+    if (time.time() if now is None else now) - since > valid:
         return {}
     return {"who": who, "purpose": purpose, "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(since))}
 
