@@ -284,6 +284,7 @@ def test_nothing_of_the_backend_is_touched_during_a_deploy(
     said = capsys.readouterr().err
     assert "root@controller has been at it since" in said
     assert "deploy 0.4.0" in said
+    assert ("--ignore-lock" in said) == (arguments != ["clean"]), "clean has no such option"
     assert host.called == host.ran == []
     assert do("restart", "redis") == 0
     if arguments != ["clean"]:
@@ -505,6 +506,21 @@ def test_clean_asks(host: Host, monkeypatch: pytest.MonkeyPatch, answer: str | N
     monkeypatch.setattr("builtins.input", say)
     assert do("clean") == code
     assert removed(host) == ["docker rm id-backend-green"] * (code == 0)
+
+
+def test_clean_looks_again_when_it_was_answered(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question may stay open for as long as a deploy takes."""
+    new = "tradingbot-backend:0.4.0-0123456789ab"
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    for meanwhile, code, gone in (
+        (host.deploying, 3, []),
+        (lambda: host.release("0.4.0-1", new), 0, ["docker rmi tradingbot-backend:left"]),
+    ):
+        host.images = [image(new, "sha-new"), image("tradingbot-backend:left", "sha-left")]
+        monkeypatch.setattr("builtins.input", lambda _, happens=meanwhile: happens() or "y")
+        assert do("clean") == code
+        assert removed(host) == gone
+        host.lock.unlink(missing_ok=True)
 
 
 def test_clean_tells_what_docker_refuses(host: Host, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ from .versions import releases
 REPOSITORY = "tradingbot-backend"
 STOPPED = ("created", "exited", "dead")
 TIMEOUT = 120.0
+DEAD = "deploy anew with -e backend_deploy_take_over=true"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Item:
 
 def clean(stack: Stack, given: argparse.Namespace) -> int:
     """Name what goes, ask, and remove it."""
-    stack.refuse_while_deploying(["backend"], ignore=False)
+    stack.refuse_while_deploying(["backend"], ignore=False, dead=DEAD)
     items = found(stack)
     if not items:
         print("Nothing to remove.")
@@ -52,7 +53,10 @@ def clean(stack: Stack, given: argparse.Namespace) -> int:
     if not given.yes and not agreed(len(items)):
         print("Nothing was removed.")
         return FAILED
-    return remove(items)
+    # Somebody may have deployed while the question was open.
+    stack.refuse_while_deploying(["backend"], ignore=False, dead=DEAD)
+    still = {item.identity for item in found(stack)}
+    return remove([item for item in items if item.identity in still])
 
 
 def agreed(count: int) -> bool:

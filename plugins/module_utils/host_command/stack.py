@@ -79,13 +79,13 @@ class Stack:
             service, "it does not run", f"`tradingbot up {name}`, or `tradingbot logs {name}` to see why"
         )
 
-    def refuse_while_deploying(self, services: list[str], ignore: bool) -> None:
+    def refuse_while_deploying(self, services: list[str], ignore: bool, dead: str = "--ignore-lock") -> None:
         """Raise RefusedError when somebody deploys and a service is one that a deploy changes."""
         lock = stack_services.deploy_lock()
         if ignore or not lock or not any(stack_services.OURS.fullmatch(name) for name in services):
             return
         why = f"{lock['who']} has been at it since {lock['since']} ({lock['purpose']})"
-        raise RefusedError("deploy", why, "wait for it; if that run is dead: --ignore-lock", BUSY)
+        raise RefusedError("deploy", why, f"wait for it; if that run is dead: {dead}", BUSY)
 
     def health_settings(self) -> stack_health.Settings:
         """Return the settings of the health check."""
