@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -67,3 +69,54 @@ def test_data_goes_only_when_it_is_meant() -> None:
     others = str([task for task in tasks if task is not data and "ansible.builtin.debug" not in task])
     for kept in ("docker_volume", "docker_image", "remove_volumes", "remove_images", "/opt/tradingbot"):
         assert kept not in others
+
+
+def carried_out(folder: Path, tasks: list[dict[str, Any]], docker: str, **variables: Any) -> list[str]:
+    """Run tasks of the role here, with a made-up `docker`; return what that was asked for. They must not fail."""
+    program = folder / "bin" / "docker"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$*" >> {folder}/asked\n{docker}\n')
+    program.chmod(0o755)
+    variables["ansible_python_interpreter"] = sys.executable
+    play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "vars": variables, "tasks": tasks}
+    (folder / "play.yml").write_text(yaml.safe_dump([play]))
+    done = subprocess.run(
+        [str(BIN / "ansible-playbook"), str(folder / "play.yml"), "--inventory", "localhost,"],
+        cwd=ROOT,
+        env=os.environ | {"ANSIBLE_NOCOLOR": "1", "PATH": f"{program.parent}:{os.environ['PATH']}"},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return (folder / "asked").read_text().splitlines()
+
+
+def role_tasks(name: str, *modules: str) -> list[dict[str, Any]]:
+    """Return the tasks of a file of the role that use these modules."""
+    tasks = yaml.safe_load((ROOT / "roles" / "docker_host" / "tasks" / name).read_text())
+    return [task for task in tasks if set(modules) & set(task)]
+
+
+def test_a_compose_file_that_cannot_be_read_does_not_stop_it(tmp_path: Path) -> None:
+    tasks = role_tasks("teardown.yml", "community.docker.docker_compose_v2")
+    there = {"containers": [{"Id": "0123456789ab", "Names": ["/tradingbot-redis-1"]}]}
+    known = {"docker_host_project_dir": str(tmp_path / "gone"), "__docker_host_there": there}
+    tasks.append({"ansible.builtin.command": "docker next"})
+    assert carried_out(tmp_path, tasks, '[ "$1" = next ]', **known)[-1] == "next"
+
+
+def test_pulled_images_go_by_their_names_in_the_registry(tmp_path: Path) -> None:
+    releases = tmp_path / "backend" / "releases"
+    releases.mkdir(parents=True)
+    pulled = ["registry.example/bot:1", "registry.example/bot@sha256:0123", "registry.example/bot:gone"]
+    for number, source in enumerate([*pulled, pulled[0]]):
+        about = {"version": "1", "image": f"tradingbot-backend:{number}", "source": source}
+        (releases / f"{number}.json").write_text(json.dumps(about, indent=2))
+    (releases / "built.json").write_text('{"version": "1", "image": "tradingbot-backend:9"}')
+    (releases / "broken.json").write_text("{")
+    tasks = role_tasks("teardown_data.yml", "ansible.builtin.find", "ansible.builtin.slurp", "ansible.builtin.command")
+    away = 'case "$3" in *gone) echo "Error response from daemon: No such image: $3" >&2; exit 1;; esac'
+    asked = carried_out(tmp_path, tasks, away, docker_host_project_dir=str(tmp_path))
+    assert sorted(asked) == sorted(f"image rm {name}" for name in pulled)
