@@ -464,6 +464,37 @@ def test_clean_names_and_removes_what_nobody_needs(host: Host, capsys: pytest.Ca
     assert re.search(r"^image +tradingbot-backend:0\.1\.0-000000000000 +100\.0 MB$", text, re.MULTILINE)
 
 
+PULLED = "registry.example:5000/team/bot"
+DIGEST = "@sha256:" + "0" * 64
+
+
+@pytest.mark.parametrize("source", [f"{PULLED}:0.3.0", PULLED, PULLED + DIGEST, f"{PULLED}:0.3.0{DIGEST}"])
+def test_clean_knows_pulled_images_by_their_names_in_the_registry(host: Host, source: str) -> None:
+    host.release("0.3.0-1", IMAGE, source=source)
+    host.images = [
+        {"Id": "sha-kept", "RepoTags": [f"{PULLED}:0.3.0", IMAGE], "RepoDigests": [PULLED + DIGEST]},
+        {"Id": "sha-old", "RepoTags": [f"{PULLED}:0.2.0", OLD_IMAGE], "RepoDigests": [f"{PULLED}@sha256:1"]},
+        {"Id": "sha-digest", "RepoTags": ["tradingbot-backend:0.1.0-1"], "RepoDigests": [f"{PULLED}@sha256:2"]},
+        {"Id": "sha-other", "RepoTags": ["registry.example:5000/team/other:1", "registry.example:5000/team:1"]},
+        {"Id": "sha-nameless", "RepoTags": ["<none>:<none>"], "RepoDigests": ["<none>@<none>"]},
+    ]
+    assert do("clean", "--yes") == 0
+    assert sorted(removed(host)) == [
+        f"docker rmi {PULLED}:0.2.0",
+        f"docker rmi {PULLED}@sha256:2",
+        "docker rmi tradingbot-backend:0.1.0-1",
+        f"docker rmi {OLD_IMAGE}",
+    ]
+
+
+def test_clean_finds_what_docker_hub_is_asked_for_without_saying_so(host: Host) -> None:
+    host.release("0.3.0-1", IMAGE, source="docker.io/somebody/bot:0.3.0")
+    host.images = [image("somebody/bot:0.3.0", "sha-kept"), image("somebody/bot:0.2.0", "sha-old")]
+    host.images[0]["RepoTags"].append(IMAGE)
+    assert do("clean", "--yes") == 0
+    assert removed(host) == ["docker rmi somebody/bot:0.2.0"]
+
+
 def test_clean_keeps_images_of_any_container(host: Host) -> None:
     host.containers.append(container("other", "running", image_id="sha-used"))
     host.images = [image("tradingbot-backend:try", "sha-used"), image("tradingbot-backend:left", "sha-left")]

@@ -90,12 +90,12 @@ def found(stack: Stack) -> list[Item]:
     stopped = [one for one in containers if (one.get("State") or {}).get("Status") in STOPPED]
     items = [_container(one) for one in stopped]
     if "backend" in stack.services:
-        items += _images(kept_images(stack), {one["Id"] for one in stopped})
+        items += _images(kept_releases(stack), {one["Id"] for one in stopped})
     return items
 
 
-def kept_images(stack: Stack) -> set[str]:
-    """Return the images of the kept releases. Raises RefusedError unless every one of them is known."""
+def kept_releases(stack: Stack) -> list[dict[str, Any]]:
+    """Return the kept releases. Raises RefusedError unless the image of every one of them is known."""
     folder: Path = stack.project_dir / "backend" / "releases"
     known = releases(folder)
     broken = [one["error"] or f"{one['release']}.json names no image" for one in known if not one.get("image")]
@@ -107,7 +107,14 @@ def kept_images(stack: Stack) -> set[str]:
     if broken:
         why = f"it is not known which images are needed: {'; '.join(broken)}"
         raise RefusedError("clean", why, "run site.yml on the controller, which writes the record of what runs")
-    return {str(one["image"]) for one in known}
+    return known
+
+
+def repository(name: str) -> str:
+    """Return an image's name as Docker lists it, without tag and digest."""
+    plain = name.partition("@")[0].removeprefix("docker.io/")
+    path, colon, tag = plain.rpartition(":")
+    return path if colon and "/" not in tag else plain
 
 
 def _container(one: dict[str, Any]) -> Item:
@@ -117,20 +124,33 @@ def _container(one: dict[str, Any]) -> Item:
     return Item("container", name, str(one["Id"]), int(size or 0))
 
 
-def _images(kept: set[str], going: set[str]) -> list[Item]:
-    """Return the backend's images without use. Every container counts, also those of other projects."""
+def _images(kept: list[dict[str, Any]], going: set[str]) -> list[Item]:
+    """Return the backend's images without use. Every container counts, also those of other projects.
+
+    A pulled image has two names: ours, and the one in the registry, which a release knows as its source.
+    """
+    sources = {str(one["source"]) for one in kept if one.get("source")}
+    needed = {str(one["image"]) for one in kept} | sources
+    ours = {REPOSITORY, *map(repository, sources)}
     listed = target.docker_get("/images/json", stack_services.SOCKET, 30)
     everywhere = target.docker_get("/containers/json?all=true", stack_services.SOCKET, 30)
     if not isinstance(listed, list) or not isinstance(everywhere, list):
         raise RefusedError("clean", "Docker does not list its images", "`systemctl status docker` says why")
     used = {one["ImageID"] for one in everywhere if one["Id"] not in going}
-    items = [
-        Item("image", name, name, int(image.get("Size") or 0))
-        for image in listed
-        for name in image.get("RepoTags") or []
-        if name.rpartition(":")[0] == REPOSITORY and name not in kept and image["Id"] not in used
-    ]
+    items = []
+    for image in listed:
+        names = _names(image)
+        if image["Id"] not in used and not needed & set(names):
+            size = int(image.get("Size") or 0)
+            items += [Item("image", name, name, size) for name in names if repository(name) in ours]
     return sorted(items, key=lambda item: item.name)
+
+
+def _names(image: dict[str, Any]) -> list[str]:
+    """Return the names that have to go before an image does; a tag takes the digests of its repository along."""
+    tags = [str(name) for name in image.get("RepoTags") or []]
+    tagged = {repository(name) for name in tags}
+    return tags + [name for name in image.get("RepoDigests") or [] if repository(name) not in tagged]
 
 
 def _size(count: int) -> str:

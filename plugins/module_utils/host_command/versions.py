@@ -40,7 +40,7 @@ def releases(folder: Path) -> list[dict[str, Any]]:
     for path in folder.glob("*.json"):
         try:
             told = json.loads(path.read_text())
-            known = {name: told.get(name) for name in ("version", "image", "schema_head")}
+            known = {name: told.get(name) for name in ("version", "image", "schema_head", "source")}
             found.append({"release": path.stem, "error": "", "used": moment(told.get("used"))} | known)
         except (OSError, ValueError, AttributeError) as error:
             found.append({"release": path.stem, "error": f"{path.name} cannot be read: {error}"})
