@@ -82,7 +82,7 @@ def test_ansible_is_killed_while_the_slots_change(
     nobody_noticed(results[0], ask, restarts=len(moments))
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", MOMENTS, ids=["new slot", "record", "web server", "worker", "old slot"])
 def test_the_process_on_the_host_is_killed(
     machine: hosts.Host, inventory: str, under_load: Loaded, ask: ledger.Query, moment: str
 ) -> None:
