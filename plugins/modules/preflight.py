@@ -78,7 +78,7 @@ options:
         type: str
         required: true
       subnet:
-        description: Its IPv4 subnet. Nothing else on the host may route to it.
+        description: Its IPv4 subnet, of 32 addresses or more. Nothing else on the host may route to it.
         type: str
         required: true
       bridge:
@@ -224,6 +224,8 @@ DAEMON_JSON = Path("/etc/docker/daemon.json")
 RULESET = Path("/etc/tradingbot/firewall.nft")
 CONFIRMED_RULESET = Path("/etc/tradingbot/firewall.confirmed.nft")
 NAME_TIMEOUT = 5.0
+# The backend's slots have the fourth and fifth address from the end of the network (00-wiring.yml).
+LONGEST_PREFIX = 27
 
 
 def problem(what: str, why: str, fix: str) -> Problem:
@@ -354,6 +356,12 @@ def check_network(
     except ValueError as error:
         yield problem("docker_host_network_subnet", f"it is no IPv4 network: {error}", "set one like 172.20.0.0/16")
         return
+    if subnet.prefixlen > LONGEST_PREFIX:
+        yield problem(
+            "docker_host_network_subnet",
+            f"{subnet} is so small that addresses that Docker gives may meet those of the backend's slots at its end",
+            f"set one with a prefix of {LONGEST_PREFIX} or less, like 172.20.0.0/16",
+        )
     ours = wanted["bridge"]
     if existing is not None:
         subnets = [entry.get("Subnet") for entry in (existing.get("IPAM") or {}).get("Config") or []]

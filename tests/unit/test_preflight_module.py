@@ -187,6 +187,13 @@ def test_routes_that_meet_the_subnet(tmp_path: Path, interface: str, destination
     assert what(found) == ["subnet 172.20.0.0/16"] * wrong
 
 
+@pytest.mark.parametrize(("subnet", "wrong"), [("10.1.0.0/27", 0), ("10.1.0.0/28", 1), ("10.1.0.1/32", 1)])
+def test_a_network_has_room_before_the_addresses_of_the_slots(tmp_path: Path, subnet: str, wrong: int) -> None:
+    found = list(preflight.check_network(NETWORK | {"subnet": subnet}, None, tmp_path))
+    assert what(iter(found)) == ["docker_host_network_subnet"] * wrong
+    assert all(subnet in one["why"] and "a prefix of 27 or less" in one["fix"] for one in found)
+
+
 @pytest.mark.parametrize(
     ("subnet", "bridge", "wrong"),
     [
