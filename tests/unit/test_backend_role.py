@@ -227,6 +227,11 @@ def test_a_good_host_has_no_problem() -> None:
         ({"backend_public_url": "http://bot.example.com"}, ["backend_public_url"]),
         ({"backend_public_url": "http://bot.example.com", "backend_environment": "development"}, []),
         ({"backend_build_context": "/nowhere"}, ["backend_build_context"]),
+        *[({"backend_version": version}, []) for version in ("0.3.0", "v1_rc.2-x", "_", "1" * 91)],
+        *[
+            ({"backend_version": version}, ["backend_version"])
+            for version in ("", "a b", "1/2", ".1", "-1", "1+2", "1:2", "1\n", "ä", "1" * 92)
+        ],
     ],
 )
 def test_what_cannot_work_is_found(variables: dict[str, Any], names: list[str]) -> None:
