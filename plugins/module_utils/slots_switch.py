@@ -399,7 +399,11 @@ class Change:
 
     def refuse_newer_schema(self, release: str) -> None:
         """Raise SlotError when the database's schema has moved past what a release can live with."""
-        head = records.read_release(self._layout, release)["schema_head"]
+        head = records.read_release(self._layout, release).get("schema_head")
+        if head is None:
+            raise SlotError(
+                f"it is not known which schema {release} needs, and going back could break it: deploy that version anew"
+            )
         oldest = self._host.oldest_schema_user(release)
         if oldest is not None and head < oldest:
             raise SlotError(

@@ -492,6 +492,12 @@ def test_a_release_that_the_schema_has_left_behind_is_refused(layout: records.La
     change(layout, host).refuse_newer_schema(NEW)
 
 
+def test_a_release_whose_schema_is_not_known_is_refused(layout: records.Layout, host: FakeHost) -> None:
+    records.write_release(layout, "0.1", {"version": "0.1", "image": "i", "secrets": [], "used": 0.5})
+    with pytest.raises(records.SlotError, match="deploy that version anew"):
+        change(layout, host).refuse_newer_schema("0.1")
+
+
 def test_old_releases_and_their_images_go_and_those_in_use_stay(layout: records.Layout, host: FakeHost) -> None:
     for number in range(6):
         about: dict[str, Any] = {"version": "0.1", "image": f"i{number}", "secrets": [], "used": 10.0 + number}
