@@ -62,6 +62,7 @@ def stages() -> list[Stage]:
         Stage("molecule refusals", [["molecule", "test", "-s", "refusals"]]),
         Stage("molecule default", [["molecule", "test", "-s", "default"]]),
         Stage("molecule newer", [["molecule", "test", "-s", "newer"]]),
+        Stage("molecule deploy", [["molecule", "test", "-s", "deploy"]]),
     ]
 
 
