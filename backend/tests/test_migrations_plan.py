@@ -77,6 +77,7 @@ async def test_waits_for_no_lock(
     url = await asyncio.to_thread(make_database)
     monkeypatch.setenv("DATABASE_URL", url)
     await migrate(MigrationSettings.model_validate({"database_url": url}), "0002")
+    capsys.readouterr()  # what was logged so far
     somebody = await asyncpg.connect(url)
     await somebody.execute(f"SELECT pg_advisory_lock({ADVISORY_LOCK})")
     async with somebody.transaction():
