@@ -708,6 +708,7 @@ def test_completion_knows_all_verbs_and_options() -> None:
     assert complete("psql", "x") == set()
     for verb in VERBS:
         offered = {word for word in complete(verb, "--") if word.startswith("--")}
+        # argparse has no public way to a subparser's arguments, and its types do not know the private one.
         actions = next(action for action in cli.parser()._subparsers._group_actions).choices[verb]._actions  # type: ignore[union-attr,index]
         known = {option for action in actions for option in action.option_strings if option.startswith("--")}
         # All that follows belongs to another program.
