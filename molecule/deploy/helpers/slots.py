@@ -70,6 +70,16 @@ def agree_on(machine: hosts.Host, version: str) -> None:
     assert lock == "", f"the deploy lock is left: {lock}"
 
 
+def wait_on_host(machine: hosts.Host, condition: str, seconds: float = 120) -> None:
+    """Wait until the shell's *condition* holds in the project's folder on the host."""
+    script = f"""
+    cd {PROJECT}
+    limit=$(( $(date +%s) + {seconds:.0f} ))
+    until {condition}; do [ $(date +%s) -lt $limit ] || exit 9; sleep 0.02; done
+    """
+    output_of(machine, script, seconds=seconds + 10)
+
+
 def kill_module_when(machine: hosts.Host, condition: str, seconds: float = 120) -> str:
     """Kill, on the host, the process that changes the slots, as soon as the shell's *condition* holds there.
 
