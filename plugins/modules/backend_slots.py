@@ -151,10 +151,10 @@ removed:
 
 import contextlib
 import fcntl
+import json
 import os
-import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -219,9 +219,43 @@ def mark_used(layout: records.Layout, release: str | None, again: bool = False) 
         records.write_release(layout, release, {"used": time.time()})
 
 
-def change(module: AnsibleModule, layout: records.Layout) -> dict[str, Any]:
-    """Make the change and write what came of it into the log. Raises SlotError."""
-    asked = module.params
+def on_its_own(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Do *work* in a process and session of its own, and return its result.
+
+    When a connection breaks, sudo kills what it has started (sudo's exec_pty.c: SIGHUP, SIGTERM, SIGKILL). That must
+    not stop a change half way.
+    """
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(write_end)
+        with os.fdopen(read_end) as pipe:
+            told = pipe.read()
+        os.waitpid(child, 0)
+        failed = {"failed": True, "msg": "the process that changed the slots was killed: run the same again"}
+        return dict(json.loads(told)) if told else failed
+    os.close(read_end)
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(nothing, stream)
+    try:
+        result = work()
+    except Exception as error:  # noqa: BLE001 - nobody but the parent can say what it was
+        result = {"failed": True, "msg": str(error) if isinstance(error, records.SlotError) else repr(error)}
+    with contextlib.suppress(BrokenPipeError), os.fdopen(write_end, "w") as pipe:
+        json.dump(result, pipe)
+    os._exit(0)
+
+
+def change(asked: dict[str, Any], layout: records.Layout) -> dict[str, Any]:
+    """Make the change alone, write what came of it into the log, and return it. Raises SlotError."""
+    with alone():
+        return changed_slots(asked, layout)
+
+
+def changed_slots(asked: dict[str, Any], layout: records.Layout) -> dict[str, Any]:
+    """Make the change, write what came of it into the log, and return it. Raises SlotError."""
     limits = Limits(asked["ready_timeout"], asked["settle_seconds"], asked["drain_timeout"], max(asked["keep"], 3))
     before = facts(layout)
     work = Change(layout, Engine(layout), limits)
@@ -261,7 +295,7 @@ def change(module: AnsibleModule, layout: records.Layout) -> dict[str, Any]:
         }
         records.append_log(layout, entry)
     if failure:
-        module.fail_json(msg=failure, **(result | {"changed": bool(work.steps)}))
+        return result | {"failed": True, "msg": failure, "changed": bool(work.steps)}
     mark_used(layout, wanted, again=changed)
     if changed:
         result["removed"] = work.prune()
@@ -296,8 +330,6 @@ def main() -> None:
     if len(asked["slots"]) > 1 and asked["publish"]:
         module.fail_json(msg="two slots cannot publish the same ports: leave publish empty, or give one slot")
     layout = records.Layout(Path(asked["project_dir"]), asked["slots"], tuple(asked["publish"]))
-    # A connection that breaks must not stop a change half way.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         if asked["state"] == "looked":
             module.exit_json(changed=False, **looked(layout))
@@ -309,10 +341,11 @@ def main() -> None:
             if asked["state"] == "previous":
                 wanted = records.choose(layout, records.read_record(layout), asked["release"])
             module.exit_json(changed=not found["settled"] or found["release"] != wanted, **found)
-        with alone():
-            result = change(module, layout)
     except FAILURES as error:
         module.fail_json(msg=str(error))
+    result = on_its_own(lambda: change(asked, layout))
+    if result.pop("failed", False):
+        module.fail_json(**result)
     module.exit_json(**result)
 
 

@@ -1,0 +1,125 @@
+"""The slots module as a process: what it refuses, what it only looks at, and that a change outlives its caller."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.tradingbot.stack.plugins.module_utils import slots_record as records
+from ansible_collections.tradingbot.stack.plugins.modules import backend_slots
+
+SLOTS = {"blue": "127.0.0.1", "green": "127.0.0.2"}
+
+
+def call(folder: Path, check: bool = False, **arguments: Any) -> dict[str, Any]:
+    """Run the module as Ansible does, as this user."""
+    internal = {"_ansible_check_mode": check, "_ansible_remote_tmp": str(folder)}
+    given = {"project_dir": str(folder), "slots": SLOTS} | arguments | internal
+    command = [sys.executable, backend_slots.__file__]
+    words = json.dumps({"ANSIBLE_MODULE_ARGS": given})
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        command, input=words, capture_output=True, text=True, check=False, timeout=60, env=environment
+    )
+    return dict(json.loads(done.stdout))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "backend" / "releases").mkdir(parents=True)
+    return tmp_path
+
+
+def test_two_slots_publish_nothing(folder: Path) -> None:
+    refused = call(folder, publish=["127.0.0.1:8001:8001"])
+    assert refused["failed"]
+    assert "leave publish empty, or give one slot" in refused["msg"]
+
+
+def test_a_look_at_an_empty_host_finds_nothing(folder: Path) -> None:
+    found = call(folder, state="looked")
+    assert (found["active"], found["release"], found["ready"], found["settled"]) == (None, None, False, True)
+    assert found["memory_available_mb"] > 0
+    assert found["disk_free_mb"] > 0
+    assert not found["changed"]
+
+
+def test_a_dry_run_says_what_would_change_and_what_cannot_be(folder: Path) -> None:
+    layout = records.Layout(folder, SLOTS)
+    for number, release in enumerate(("1.0-a", "1.1-b")):
+        about = {"version": release[:3], "image": release, "secrets": [], "used": float(number)}
+        records.write_release(layout, release, about)
+    records.write_record(layout, records.Record("blue", {"blue": "1.1-b", "green": None}, "1.1-b"))
+    assert call(folder, check=True, release="2.0-c")["changed"]
+    assert not call(folder, check=True, release="1.1-b")["changed"]
+    assert call(folder, check=True, state="previous")["changed"]
+    assert "no release 9 is kept" in call(folder, check=True, state="previous", release="9")["msg"]
+
+
+def test_a_failure_before_the_slots_is_logged_and_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend_slots, "RUN_DIR", folder / "run")
+    asked = {"state": "failed", "release": "9.9", "reason": "no such image", "who": "tests", "about": {}, "keep": 5}
+    asked |= {"ready_timeout": 1, "settle_seconds": 1, "drain_timeout": 1}
+    layout = records.Layout(folder, SLOTS)
+    answer = backend_slots.on_its_own(lambda: backend_slots.change(asked, layout))
+    assert (answer["failed"], answer["msg"]) == (True, "no such image")
+    logged = json.loads(layout.log_file.read_text())
+    assert (logged["to"], logged["result"], logged["reason"], logged["who"]) == (
+        "9.9",
+        "failed",
+        "no such image",
+        "tests",
+    )
+    assert layout.log_file.stat().st_mode & 0o777 == 0o600
+
+
+def test_work_that_is_killed_is_told_apart_from_work_that_failed() -> None:
+    def die() -> dict[str, Any]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    def fail() -> dict[str, Any]:
+        raise KeyError("State")
+
+    assert "was killed: run the same again" in backend_slots.on_its_own(die)["msg"]
+    assert backend_slots.on_its_own(fail)["msg"] == "KeyError('State')"
+    assert backend_slots.on_its_own(lambda: {"changed": True}) == {"changed": True}
+
+
+CALLER = """
+import pathlib, sys, time
+from ansible_collections.tradingbot.stack.plugins.modules import backend_slots
+
+def work():
+    pathlib.Path(sys.argv[1]).write_text("begun")
+    time.sleep(2)
+    pathlib.Path(sys.argv[1]).write_text("done")
+    return {}
+
+backend_slots.on_its_own(work)
+"""
+
+
+def test_a_change_goes_on_when_its_caller_is_killed_with_all_its_group(tmp_path: Path) -> None:
+    """As sudo does it when a connection breaks."""
+    told = tmp_path / "told"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    caller = subprocess.Popen([sys.executable, "-c", CALLER, str(told)], start_new_session=True, env=environment)
+    until = time.monotonic() + 20
+    while not told.exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGKILL):
+        os.killpg(caller.pid, number)
+    caller.wait(timeout=10)
+    assert told.read_text() == "begun"
+    while told.read_text() != "done":
+        assert time.monotonic() < until
+        time.sleep(0.02)
