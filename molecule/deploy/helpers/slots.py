@@ -88,8 +88,9 @@ def kill_module_when(machine: hosts.Host, condition: str, seconds: float = 120) 
     script = f"""
     cd {PROJECT}
     limit=$(( $(date +%s) + {seconds:.0f} ))
-    # The shell that looks must not find itself.
-    until module=$(pgrep -f '[b]ackend_slots.*\\.py|AnsiballZ_[b]ackend_slots'); do
+    # A module runs from its standard input and has no name of its own; it is who holds the lock of the slots.
+    holder() {{ awk -v at=":$(stat -c %i /run/tradingbot/slots.lock)\$" '$2 == "FLOCK" && $6 ~ at {{print $5}}' /proc/locks; }}
+    until module=$(holder) && [ -n "$module" ]; do
       [ $(date +%s) -lt $limit ] || exit 9; sleep 0.05
     done
     until {condition}; do

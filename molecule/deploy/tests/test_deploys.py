@@ -49,6 +49,7 @@ def test_five_deploys_in_a_row_and_a_rollback_lose_nothing(
         tell("rollback", succeeds(inventory, ROLLBACK), machine)
         agree_on(machine, GOOD[-2])
     nobody_noticed(results[0], ask, restarts=len(GOOD) + 1)
+    assert all(socket.events > 0 for socket in results[0].sockets), "there was something to miss"
     assert last_deploy(machine)["action"] == "rollback"
 
 
