@@ -89,7 +89,8 @@ def kill_module_when(machine: hosts.Host, condition: str, seconds: float = 120) 
     cd {PROJECT}
     limit=$(( $(date +%s) + {seconds:.0f} ))
     # A module runs from its standard input and has no name of its own; it is who holds the lock of the slots.
-    holder() {{ awk -v at=":$(stat -c %i /run/tradingbot/slots.lock)\$" '$2 == "FLOCK" && $6 ~ at {{print $5}}' /proc/locks; }}
+    at=$(stat -c :%i$ /run/tradingbot/slots.lock)
+    holder() {{ awk -v at="$at" '$2 == "FLOCK" && $6 ~ at {{print $5}}' /proc/locks; }}
     until module=$(holder) && [ -n "$module" ]; do
       [ $(date +%s) -lt $limit ] || exit 9; sleep 0.05
     done
@@ -97,8 +98,7 @@ def kill_module_when(machine: hosts.Host, condition: str, seconds: float = 120) 
       kill -0 $module 2>/dev/null || exit 8
       [ $(date +%s) -lt $limit ] || exit 9
     done
-    # Again: it goes on in a process of its own.
-    kill -9 $(pgrep -f '[b]ackend_slots.*\\.py|AnsiballZ_[b]ackend_slots')
+    kill -9 $module
     cat backend/slots.json
     """
     done = run_on(machine, script, seconds=seconds + 10)

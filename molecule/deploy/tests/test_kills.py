@@ -77,7 +77,6 @@ def test_ansible_is_killed_while_the_slots_change(
             wait_on_host(machine, moment.format(**names))
             run.kill()
             print(f"\nkilled at the step; the host went on for {wait_for_free_slots(machine):.1f} s")
-            assert served(machine) == version
             assert served(machine) == version, "the host has finished the change by itself"
             succeeds(inventory, DEPLOY, *to(version))
             agree_on(machine, version)
