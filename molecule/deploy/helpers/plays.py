@@ -43,7 +43,8 @@ class Run:
         self._process = subprocess.Popen(
             [program, playbook, "--inventory", inventory, *arguments],
             cwd=ROOT,
-            env=os.environ | {"ANSIBLE_NOCOLOR": "1", "PYTHONUNBUFFERED": "1"},
+            # Without skipped hosts a task is named when its result is there, and not when it begins.
+            env=os.environ | {"ANSIBLE_NOCOLOR": "1", "PYTHONUNBUFFERED": "1", "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
