@@ -173,6 +173,7 @@ def test_all_problems_are_reported_together(refuses: Refuses) -> None:
             ("docker_host_firewall_ssh_sources", "empty: .*nobody in by SSH", r"_ssh_sources: \[10\.99\.0\.1\]"),
             ("firewall source", "'10.99.0.1/24' is neither an address nor a network", "write it like 192.0.2.7"),
             ("postgres_memory_mb", "64 MiB is less than 256", "`postgres_memory_mb: 512`"),
+            ("postgres_max_connections", "152", "postgres_memory_mb"),
             ("redis_memory_mb", "9999999 MiB is .* more than the host's", "`redis_memory_mb: 256`"),
             ("backend_public_url", "http://bot.example.com is not an HTTPS address", "https://<name of the server>"),
             ("backend_worker_memory_mb", "64 MiB is less than the 128", "`backend_worker_memory_mb: 512`"),
