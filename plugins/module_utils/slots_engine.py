@@ -105,7 +105,8 @@ class Engine:
     def logs(self, service: str, lines: int = 20) -> str:
         """Return the end of a service's log."""
         done = self._run("docker", "compose", "logs", "--no-color", "--no-log-prefix", "--tail", str(lines), service)
-        return (done.stdout + done.stderr).strip()
+        # Compose 2.26 writes sequences for a terminal, whatever it is told.
+        return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", done.stdout + done.stderr).strip()
 
     def request(self, slot: str, method: str, path: str, body: str | None = None) -> tuple[int, str]:
         """Send a request to a slot; return the status and the text of the answer, 0 and the reason without one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,12 @@ def test_open_requests_are_the_connections_that_are_no_websockets(
     metrics = "# TYPE tradingbot_websocket_connections gauge\ntradingbot_websocket_connections 3.0\n"
     monkeypatch.setattr(host, "request", lambda slot, method, path: (200, metrics))
     assert host.open_requests("blue") == 2
+
+
+def test_the_end_of_a_log_has_no_sequences_for_a_terminal(
+    layout: records.Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = engine.Engine(layout)
+    done = subprocess.CompletedProcess(["docker"], 0, "\x1b[2Kone\n\x1b[2Ktwo\n", "")
+    monkeypatch.setattr(host, "_run", lambda *_: done)
+    assert host.logs("worker") == "one\ntwo"
