@@ -63,10 +63,6 @@ class Engine:
         """Make and start the container of a service, or replace one whose definition changed."""
         self._compose("up", "--detach", "--no-deps", "--no-build", "--pull", "never", "--quiet-pull", service)
 
-    def restart(self, service: str) -> None:
-        """Stop and start a service's container."""
-        self._compose("restart", "--no-deps", service)
-
     def remove(self, service: str) -> None:
         """Stop a service with SIGTERM, as long as its grace period allows, and remove its container."""
         self._compose("rm", "--stop", "--force", service)

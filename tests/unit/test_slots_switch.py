@@ -62,9 +62,6 @@ class FakeHost:
         self.running[service] = release
         self._done(f"up {service}")
 
-    def restart(self, service: str) -> None:
-        self._call(f"restart {service}")
-
     def remove(self, service: str) -> None:
         self._call(f"remove {service}")
         assert f"  {service}:" in self.layout.compose_file.read_text(), "Compose knows no such service"

@@ -14,6 +14,7 @@ from tests.testbed import hosts
 
 TEARDOWN = "playbooks/teardown.yml"
 COUNTS = "select (select count(*) from signals), (select count(*) from orders)"
+# grep fails when it finds nothing, which is what is hoped for here.
 UNITS = "ls /etc/systemd/system | grep ^tradingbot || true"
 
 
@@ -38,7 +39,7 @@ def files(machine: hosts.Host) -> dict[str, str]:
 def check_that_it_is_off(machine: hosts.Host) -> None:
     """Check that nothing of the stack runs or would start."""
     assert output_of(machine, f"docker ps --all --quiet --filter label={LABEL}") == ""
-    assert output_of(machine, "docker network ls --format '{{.Name}}' | grep tradingbot || true") == ""
+    assert output_of(machine, "docker network ls --quiet --filter name=tradingbot") == ""
     assert output_of(machine, UNITS) == ""
     assert run_on(machine, "nft list table inet tradingbot").returncode != 0
     for path in ("/etc/tradingbot", "/usr/local/bin/tradingbot", "/run/tradingbot/deploy.lock.held"):
