@@ -13,6 +13,7 @@ refuse() {
 
 # The value in the only line, but for comments, `map "" $<name> { default <value>; }` of a file in live/.
 value() {
+    # A file that is missing is told by its empty value, like one with other lines.
     found=$(sed -e '/^#/d' -e "s/^map \"\" \\\$$2 { default \([a-z0-9-]*\); }\$/=\1/" "$live/$1" 2>/dev/null) || true
     case ${found#=} in
         "" | "$found" | *[!a-z0-9-]*) refuse "live/$1 must have exactly one line: map \"\" \$$2 { default $3; }" ;;
@@ -35,12 +36,14 @@ wanted() {
 }
 
 running() {
+    # An nginx that does not answer runs nothing that is wanted: the caller compares, and says so.
     curl --silent --show-error --fail --max-time 5 http://127.0.0.1:8081/configuration || true
 }
 
 # Workers that take new connections, each number between blanks.
 workers() {
     for process in /proc/[0-9]*; do
+        # A process may end while it is looked at.
         title=$(cat "$process/cmdline" 2>/dev/null | tr '\0' ' ') || true
         case $title in
             "nginx: worker process is shutting down"*) ;;
