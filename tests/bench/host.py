@@ -109,6 +109,7 @@ def open_backend(host: hosts.Host) -> None:
     name = f"tradingbot-backend-{active_slot(host)}-1"
     template = '{{(index .NetworkSettings.Networks "tradingbot-network").IPAddress}}'
     address = on_host(host, "docker", "inspect", "--format", template, name)
+    # The table is there only when an earlier run has made it.
     rules = f"""
     nft delete table ip bench 2>/dev/null || true
     nft -f - <<END
@@ -124,6 +125,7 @@ END
 
 def close_backend(host: hosts.Host) -> None:
     """Let port 8001 be published by something else."""
+    # It may be closed already.
     on_host(host, "sh", "-c", "nft delete table ip bench 2>/dev/null || true")
 
 
