@@ -73,7 +73,8 @@ class Result:
     name: str
     seconds: float
     passed: int
-    failed: int
+    failed: list[str]
+    """The tests that failed, each with the first line of why; the command, for a stage without tests of its own."""
 
 
 def run(stage: Stage) -> Result:
@@ -82,36 +83,39 @@ def run(stage: Stage) -> Result:
     report = REPORTS / f"{stage.name.replace(' ', '-')}.xml"
     environment = {**os.environ, "PATH": stage.search_path, "PYTEST_ADDOPTS": f"--junitxml={report}"}
     started = time.monotonic()
-    failed = False
+    failed = ""
     for command in stage.commands:
         print(f"$ {' '.join(command)}", flush=True)
         program = shutil.which(command[0], path=stage.search_path)
         if program is None:
             print(f"{command[0]} is not installed: `make venv` installs it")
-            failed = True
-        else:
-            failed = subprocess.call([program, *command[1:]], cwd=stage.folder, env=environment) != 0
+            failed = " ".join(command)
+        elif subprocess.call([program, *command[1:]], cwd=stage.folder, env=environment) != 0:
+            failed = " ".join(command)
         if failed:
-            print(f"FAILED: {' '.join(command)} (in {stage.folder})", flush=True)
+            print(f"FAILED: {failed} (in {stage.folder})", flush=True)
             break
-    passed, broken = count(report)
+    passed, broken = read(report)
     if failed and not broken:
-        broken = 1
+        broken = [failed]
     elif not failed and not passed:
         passed = 1
     return Result(stage.name, time.monotonic() - started, passed, broken)
 
 
-def count(report: Path) -> tuple[int, int]:
-    """Return how many tests of a JUnit report passed and failed; a skipped test has not passed."""
+def read(report: Path) -> tuple[int, list[str]]:
+    """Return how many tests of a JUnit report passed, and what the others said; a skipped test has not passed."""
     if not report.exists():
-        return 0, 0
-    suites = ElementTree.parse(report).getroot().iter("testsuite")
-    total = failed = 0
-    for suite in suites:
-        total += int(suite.get("tests", 0))
-        failed += sum(int(suite.get(key, 0)) for key in ("failures", "errors", "skipped"))
-    return total - failed, failed
+        return 0, []
+    passed, broken = 0, []
+    for case in ElementTree.parse(report).getroot().iter("testcase"):
+        outcomes = [outcome for kind in ("failure", "error", "skipped") for outcome in case.iter(kind)]
+        if outcomes:
+            why = outcomes[0].get("message", "").partition("\n")[0]
+            broken.append(f"{case.get('classname')}::{case.get('name')}: {why}")
+        else:
+            passed += 1
+    return passed, broken
 
 
 def main() -> int:
@@ -128,9 +132,12 @@ def main() -> int:
 
     print(f"\n{'STAGE':<20} {'SECONDS':>8} {'PASSED':>7} {'FAILED':>7}")
     for result in results:
-        print(f"{result.name:<20} {result.seconds:>8.0f} {result.passed:>7} {result.failed:>7}")
+        print(f"{result.name:<20} {result.seconds:>8.0f} {result.passed:>7} {len(result.failed):>7}")
     print(f"{'all':<20} {sum(r.seconds for r in results):>8.0f}")
-    failed = sum(r.failed for r in results)
+    for result in results:
+        for name in result.failed:
+            print(f"FAILED {result.name}: {name}")
+    failed = sum(len(r.failed) for r in results)
     print(f"\n{sum(r.passed for r in results)} passed, {failed} failed", flush=True)
     return 1 if failed else 0
 
