@@ -23,6 +23,8 @@ from tests.testbed import hosts
 
 ROOT = Path(__file__).resolve().parents[3]
 PROJECT = "/opt/tradingbot"
+# Molecule asks for colour, which would break up the words that tests look for.
+PLAIN = {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
 COMPOSE = f"docker compose --project-directory {PROJECT}"
 LABEL = "com.docker.compose.project=tradingbot"
 
@@ -47,7 +49,7 @@ def deploy(inventory: str, *arguments: str, playbook: str = "site.yml") -> subpr
     return subprocess.run(
         ["ansible-playbook", playbook, "--inventory", inventory, *arguments],
         cwd=ROOT,
-        env=os.environ | {"ANSIBLE_NOCOLOR": "1"},
+        env=os.environ | PLAIN,
         check=False,
         capture_output=True,
         text=True,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import requests
-from stack import COMPOSE, PROJECT, call, output_of, query, run_on, services, wait_until
+from stack import COMPOSE, PROJECT, active_slot, call, output_of, query, run_on, services, wait_until
 
 from tests.testbed import hosts
 
@@ -36,11 +36,6 @@ def refused(machine: hosts.Host, code: int, *arguments: str) -> str:
     found = tradingbot(machine, *arguments)
     assert found.returncode == code, found.stdout + found.stderr
     return found.stderr
-
-
-def active_service(machine: hosts.Host) -> str:
-    """Return the Compose service of the slot that gets requests."""
-    return "backend-" + str(json.loads(output_of(machine, f"cat {PROJECT}/backend/slots.json"))["active"])
 
 
 def identities(machine: hosts.Host) -> dict[str, tuple[str, str]]:
@@ -86,23 +81,25 @@ def test_completion_is_installed(machine: hosts.Host) -> None:
 
 
 def test_ps_and_version_tell_what_runs(machine: hosts.Host) -> None:
-    active = active_service(machine)
+    active = active_slot(machine)
     rows = {line.split()[0]: line for line in done(machine, "ps").splitlines()[1:]}
     assert set(rows) == {"postgres", "redis", active, "worker", "nginx"}
     assert all(" running " in row and " healthy " in row for row in rows.values())
     assert rows[active].split()[1] == "*"
     found = json.loads(done(machine, "version", "--json"))
     assert {one["service"] for one in found["running"]} == set(rows)
-    in_use = services(machine)[active]["Config"]["Image"]
+    in_use = services(machine)["backend"]["Config"]["Image"]
     assert in_use in {one["image"] for one in found["releases"]}
-    assert found["deploys"][0]["result"] == "ok"
+    # The newest first.
+    log = output_of(machine, f"cat {PROJECT}/backend/deploys.jsonl").splitlines()
+    assert found["deploys"] == [json.loads(line) for line in reversed(log[-5:])]
     text = done(machine, "version")
     assert re.search(rf"^  \S+ +\S+ +\d{{4}} +\S+ +{active}, worker$", text, re.MULTILINE)
 
 
 def test_logs_are_plain_lines_of_the_services_asked_for(machine: hosts.Host) -> None:
     lines = done(machine, "logs", "--tail", "3", "backend", "redis").splitlines()
-    assert {line.split(" ")[0].rsplit("-", 1)[0] for line in lines} == {active_service(machine), "redis"}
+    assert {line.split(" ")[0].rsplit("-", 1)[0] for line in lines} == {active_slot(machine), "redis"}
     assert len(lines) <= 6
     assert not any("\x1b" in line for line in lines)
 
@@ -169,7 +166,7 @@ def test_restart_is_over_when_the_service_is_healthy(machine: hosts.Host) -> Non
 
 def test_build_makes_an_image_that_clean_removes(machine: hosts.Host) -> None:
     """Clean names all that goes, asks first, and leaves what a release or a container needs."""
-    stopped = "tradingbot-clean-test"
+    stopped = volume = "tradingbot-clean-test"
     base = services(machine)["redis"]["Config"]["Image"]
     dockerfile = f"FROM {base}\\nLABEL test=yes\\n"
     script = f"d=$(mktemp -d) && printf '{dockerfile}' > $d/Dockerfile && tradingbot build $d --version try-1"
@@ -177,7 +174,7 @@ def test_build_makes_an_image_that_clean_removes(machine: hosts.Host) -> None:
     named = {"project": "tradingbot", "service": "old", "oneoff": "False"}
     labels = " ".join(f"--label com.docker.compose.{name}={value}" for name, value in named.items())
     before = identities(machine)
-    output_of(machine, f"docker create --name {stopped} {labels} {base}")
+    output_of(machine, f"docker create --name {stopped} --volume {volume}:/data {labels} {base}")
     volumes = output_of(machine, "docker volume ls --quiet")
     images = set(output_of(machine, "docker image ls --quiet --no-trunc tradingbot-backend").split())
 
@@ -193,6 +190,7 @@ def test_build_makes_an_image_that_clean_removes(machine: hosts.Host) -> None:
     assert "removed image tradingbot-backend:try-1" in text
     assert identities(machine) == before
     assert output_of(machine, "docker volume ls --quiet") == volumes
+    output_of(machine, f"docker volume rm {volume}")
     left = set(output_of(machine, "docker image ls --quiet --no-trunc tradingbot-backend").split())
     assert left < images
     in_use = {one["Image"] for name, one in services(machine).items() if name.startswith(("backend", "worker"))}

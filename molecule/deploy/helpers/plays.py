@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from stack import PLAIN
+
 ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = "playbooks/deploy.yml"
 ROLLBACK = "playbooks/rollback.yml"
@@ -44,7 +46,7 @@ class Run:
             [program, playbook, "--inventory", inventory, *arguments],
             cwd=ROOT,
             # Without skipped hosts a task is named when its result is there, and not when it begins.
-            env=os.environ | {"ANSIBLE_NOCOLOR": "1", "PYTHONUNBUFFERED": "1", "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "1"},
+            env=os.environ | PLAIN | {"PYTHONUNBUFFERED": "1", "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
