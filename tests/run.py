@@ -58,7 +58,12 @@ def stages() -> list[Stage]:
         Stage("unit", [["pytest", "-q", "-n", "2", "tests/unit"]]),
         Stage("test bed", [[sys.executable, "-m", "tests.testbed", "up"]]),
         Stage("stand-ins", [["pytest", "-q", "tests/testbed"]]),
-        Stage("backend", [["pytest", "-q", "--cov", "--cov-report=term:skip-covered"]], folder=BACKEND),
+        Stage(
+            "backend",
+            # Tests of one file share what they make.
+            [["pytest", "-q", "-n", "2", "--dist", "loadfile", "--cov", "--cov-report=term:skip-covered"]],
+            folder=BACKEND,
+        ),
         Stage("molecule refusals", [["molecule", "test", "-s", "refusals"]]),
         Stage("molecule default", [["molecule", "test", "-s", "default"]]),
         Stage("molecule newer", [["molecule", "test", "-s", "newer"]]),
