@@ -16,12 +16,17 @@ from tests.testbed import hosts
 APPUSER = "10001:10001"
 USERS = {"postgres": "70:70", "redis": "999:1000", "backend": APPUSER, "worker": APPUSER, "nginx": "101:101"}
 # Read on the host, so that no tool of an image is needed.
+# A health check may end before it is looked at; its first moments are the engine's, which gives its rights away.
 STATUS = """
 import json, sys
 for pid in sys.argv[1:]:
-    with open(f"/proc/{pid}/status") as status:
-        fields = dict(line.rstrip().split(":", 1) for line in status)
-    print(json.dumps({name: value.split() for name, value in fields.items()}))
+    try:
+        with open(f"/proc/{pid}/status") as status:
+            fields = dict(line.rstrip().split(":", 1) for line in status)
+    except (FileNotFoundError, ProcessLookupError):
+        continue
+    if not fields["Name"].strip().startswith("runc"):
+        print(json.dumps({name: value.split() for name, value in fields.items()}))
 """
 FOLDERS = ["/", "/etc", "/usr", "/usr/bin", "/root", "/var", "/home", "/run/secrets"]
 NAMESPACES = ["pid", "ipc", "net", "uts", "mnt"]
@@ -61,10 +66,10 @@ def test_all_run_as_a_user_without_rights(machine: hosts.Host, containers: dict[
     for name, found in containers.items():
         assert found["Config"]["User"] == USERS.get(name, found["Config"]["User"]), name
         pids = output_of(machine, f"docker top {found['Id']} -eo pid").split()[1:]
-        assert str(main_process(found)) in pids
         processes = [
             json.loads(line) for line in output_of(machine, f"python3 - {' '.join(pids)}", STATUS).splitlines()
         ]
+        assert [str(main_process(found))] in [process["Pid"] for process in processes]
         for process in processes:
             what = f"{name}: {process['Name']}"
             assert "0" not in process["Uid"] + process["Gid"] + process["Groups"], what
