@@ -185,10 +185,10 @@ class Change:
         before = str(self.record.release)
         try:
             self._start(new, wanted)
-        except FAILURES:
+        except FAILURES as error:
             with self._step(f"remove the new slot {new}"):
                 self._drop([new])
-            raise
+            raise SlotError(f"{error}\n{before} serves as before.") from error
         worker: Future[None] | None = None
         try:
             with self._step(f"send requests to {new}"):
@@ -301,7 +301,7 @@ class Change:
             state = self._host.state(service)
             waited = self._clock() - began
             if waited > self._limits.ready:
-                why = f"was not ready within {self._limits.ready:.0f} s; it says: {text[:300]}"
+                why = f"was not ready within {self._limits.ready:.0f} s: {f'{status} ' if status else ''}{text[:300]}"
             elif state is not None and state.restarts >= MOST_RESTARTS:
                 why = f"has ended and been restarted {state.restarts} times"
             else:

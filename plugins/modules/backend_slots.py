@@ -107,20 +107,20 @@ RETURN = r"""
 active:
   description: Slot that gets the requests; null before the first deploy.
   type: str
-  returned: always
+  returned: success
 release:
   description: Release in that slot.
   type: str
-  returned: always
+  returned: success
 settled:
   description: Whether no earlier change was left half done, before this call.
   type: bool
-  returned: always
+  returned: success
 kept:
   description: Releases that are kept, the last used first, each with its version, image and schema revision.
   type: list
   elements: dict
-  returned: always
+  returned: success
 ready:
   description: Whether the slot that gets the requests says that it is ready, with database and schema.
   type: bool
@@ -295,7 +295,8 @@ def changed_slots(asked: dict[str, Any], layout: records.Layout) -> dict[str, An
         }
         records.append_log(layout, entry)
     if failure:
-        return result | {"failed": True, "msg": failure, "changed": bool(work.steps)}
+        # Ansible prints all of it, so only what helps.
+        return {"failed": True, "msg": failure, "changed": bool(work.steps), "steps": work.steps}
     mark_used(layout, wanted, again=changed)
     if changed:
         result["removed"] = work.prune()
@@ -337,7 +338,7 @@ def main() -> None:
             found = facts(layout)
             wanted = asked["release"] or found["release"]
             if asked["state"] == "failed":
-                module.fail_json(msg=asked["reason"], **found)
+                module.fail_json(msg=asked["reason"])
             if asked["state"] == "previous":
                 wanted = records.choose(layout, records.read_record(layout), asked["release"])
             module.exit_json(changed=not found["settled"] or found["release"] != wanted, **found)
