@@ -301,7 +301,8 @@ class Change:
             state = self._host.state(service)
             waited = self._clock() - began
             if waited > self._limits.ready:
-                why = f"was not ready within {self._limits.ready:.0f} s: {f'{status} ' if status else ''}{text[:300]}"
+                answer = f"{status or ''} {text[:300]}".strip()
+                why = f"was not ready within {self._limits.ready:.0f} s: {answer}"
             elif state is not None and state.restarts >= MOST_RESTARTS:
                 why = f"has ended and been restarted {state.restarts} times"
             else:

@@ -102,19 +102,11 @@ def deploy() -> int:
 
 def tradingbot(host: hosts.Host, *arguments: str) -> dict[str, str]:
     """Run the backend's own command line on the host and return what it made."""
-    remote = [
-        "sudo",
-        "docker",
-        "compose",
-        "--project-directory",
-        "/opt/tradingbot",
-        "exec",
-        "-T",
-        "backend",
-        "tradingbot",
-    ]
     done = subprocess.run(
-        [*hosts.ssh(host), *remote, *arguments, "--json"], check=False, capture_output=True, text=True
+        [*hosts.ssh(host), "sudo", "/usr/local/bin/tradingbot", "exec", "tradingbot", *arguments, "--json"],
+        check=False,
+        capture_output=True,
+        text=True,
     )
     if done.returncode != 0:
         raise TestbedError(f"`tradingbot {' '.join(arguments)}` failed on the host: {done.stderr.strip()}")

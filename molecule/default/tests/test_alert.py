@@ -14,7 +14,7 @@ import requests
 from stack import call, live_events, query
 from websockets.sync.client import ClientConnection
 
-from tests.testbed import hosts
+from tests.testbed import demo, hosts
 
 WEBHOOKS = "/api/v1/webhooks/tradingview"
 
@@ -155,3 +155,13 @@ def test_signals_are_for_their_owner_alone(
     assert call("GET", f"{https_url}/api/v1/signals", headers=headers).status_code == 401
     stranger = backend_cli("api-key", "create", "--user", f"s{time.time_ns()}@example.com", "--name", "k")["api_key"]
     assert call("GET", f"{https_url}/api/v1/signals", headers={"X-API-Key": stranger}).json()["items"] == []
+
+
+def test_an_alert_by_the_demos_credentials(machine: hosts.Host, https_url: str) -> None:
+    """`make demo` makes them by the host's own command, as the README says."""
+    user = ["--user", f"demo-{time.time_ns()}@example.com", "--name", "demo"]
+    webhook = demo.tradingbot(machine, "strategy", "create", *user)["webhook_url"]
+    key = demo.tradingbot(machine, "api-key", "create", *user)["api_key"]
+    assert call("POST", f"{https_url}/{webhook.split('/', 3)[3]}", json=alert()).status_code == 202
+    headers = {"X-API-Key": key}
+    assert len(call("GET", f"{https_url}/api/v1/signals", headers=headers).json()["items"]) == 1
