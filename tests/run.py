@@ -94,13 +94,11 @@ def run(stage: Stage) -> Result:
         program = shutil.which(command[0], path=stage.search_path)
         if program is None:
             print(f"{command[0]} is not installed: `make venv` installs it")
+        if program is None or subprocess.call([program, *command[1:]], cwd=stage.folder, env=environment) != 0:
             failed = " ".join(command)
-        elif subprocess.call([program, *command[1:]], cwd=stage.folder, env=environment) != 0:
-            failed = " ".join(command)
-        if failed:
             print(f"FAILED: {failed} (in {stage.folder})", flush=True)
             break
-    passed, broken = read(report)
+    passed, broken = read_report(report)
     if failed and not broken:
         broken = [failed]
     elif not failed and not passed:
@@ -108,7 +106,7 @@ def run(stage: Stage) -> Result:
     return Result(stage.name, time.monotonic() - started, passed, broken)
 
 
-def read(report: Path) -> tuple[int, list[str]]:
+def read_report(report: Path) -> tuple[int, list[str]]:
     """Return how many tests of a JUnit report passed, and what the others said; a skipped test has not passed."""
     if not report.exists():
         return 0, []

@@ -188,7 +188,7 @@ class Change:
         except FAILURES as error:
             with self._step(f"remove the new slot {new}"):
                 self._drop([new])
-            raise SlotError(f"{error}\n{before} serves as before.") from error
+            raise SlotError(f"{error}\nRequests go to {before} as before.") from error
         worker: Future[None] | None = None
         try:
             with self._step(f"send requests to {new}"):

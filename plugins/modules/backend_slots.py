@@ -136,7 +136,7 @@ disk_free_mb:
 from:
   description: Release before the change.
   type: str
-  returned: when a change was tried
+  returned: success, when a change was asked for
 steps:
   description: What was done, each with its seconds and whether it went well.
   type: list

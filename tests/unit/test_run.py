@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.run import read
+from tests.run import read_report
 
 REPORT = """<testsuites><testsuite tests="4" failures="1" errors="1" skipped="1">
 <testcase classname="tests.unit.test_a" name="passes"/>
@@ -18,7 +18,7 @@ REPORT = """<testsuites><testsuite tests="4" failures="1" errors="1" skipped="1"
 def test_a_report_is_read_as_what_passed_and_why_the_rest_did_not(tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
     report.write_text(REPORT)
-    assert read(report) == (
+    assert read_report(report) == (
         1,
         [
             "tests.unit.test_a::fails: assert 5.2 < 5",
@@ -29,4 +29,4 @@ def test_a_report_is_read_as_what_passed_and_why_the_rest_did_not(tmp_path: Path
 
 
 def test_a_stage_that_left_no_report_has_no_tests(tmp_path: Path) -> None:
-    assert read(tmp_path / "none.xml") == (0, [])
+    assert read_report(tmp_path / "none.xml") == (0, [])

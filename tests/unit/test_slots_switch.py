@@ -220,7 +220,7 @@ def test_a_restart_goes_through_the_other_slot(layout: records.Layout, host: Fak
 
 def test_a_release_that_never_gets_ready_leaves_the_old_one(layout: records.Layout, host: FakeHost) -> None:
     host.broken.add(NEW)
-    with pytest.raises(records.SlotError, match=f"within 10 s: 503 not ready(?s:.)*{OLD} serves as before") as refusal:
+    with pytest.raises(records.SlotError, match=f"within 10 s: 503 not ready(?s:.)*go to {OLD} as before") as refusal:
         change(layout, host).run(NEW)
     assert "the log of backend-green" in str(refusal.value)
     assert not any(call.startswith("choose") for call in host.calls)

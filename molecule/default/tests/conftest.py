@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from stack import COMPOSE, output_of
+from stack import COMPOSE, PLAIN, output_of
 
 from tests.testbed import hosts, images, registry
 
@@ -41,7 +41,7 @@ def secrets(inventory: str, machine: hosts.Host) -> dict[str, str]:
     """The values of the inventory's secrets: all variables that begin with vault_."""
     told = "{{ dict(query('varnames', '^vault_') | zip(query('vars', *query('varnames', '^vault_')))) | to_json }}"
     command = ["ansible", machine.name, "-i", inventory, "-m", "ansible.builtin.debug", "-a", json.dumps({"msg": told})]
-    environment = os.environ | {"ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_FORCE_COLOR": "0"}
+    environment = os.environ | PLAIN | {"ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60, env=environment)
     values: dict[str, str] = json.loads(json.loads(done.stdout.split("=>", 1)[1])["msg"])
     return values

@@ -29,7 +29,7 @@ from tests.load.result import Result
 from tests.testbed import hosts
 
 pytestmark = pytest.mark.usefixtures("deployable")
-LOOKS_FOR = 30
+LOOK_SECONDS = 30
 SCHEMA = "SELECT version_num FROM alembic_version"
 SOON = ["-e", "backend_wait_timeout=15"]
 
@@ -176,7 +176,7 @@ def test_the_log_names_who_and_what_and_how_long(machine: hosts.Host) -> None:
 def test_the_worker_catches_up_and_orders_nothing_twice(ask: ledger.Query, runs: list[Result]) -> None:
     """More alerts came in than a busy machine trades at once; each worker of the deploys took up what was left."""
     waiting = [sum(ledger.queued(result, ask) for result in runs)]
-    until = time.monotonic() + LOOKS_FOR
+    until = time.monotonic() + LOOK_SECONDS
     while waiting[-1] and time.monotonic() < until:
         time.sleep(5)
         waiting.append(sum(ledger.queued(result, ask) for result in runs))
