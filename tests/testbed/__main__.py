@@ -6,9 +6,10 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
-from . import base, engine, hosts, images, machine, registry
-from .shell import TestbedError, fail, only_one, output, say
+from . import base, engine, hosts, images, machine, registry, saved
+from .shell import STATE, TestbedError, fail, only_one, output, say
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,6 +30,13 @@ def parser() -> argparse.ArgumentParser:
     create.add_argument(
         "--publish", action="append", default=[], metavar="HOST[:LOCAL]", help="publish a port of the host on 127.0.0.1"
     )
+    create.add_argument("--from", dest="saved", default="", metavar="NAME", help="start from this saved host, if there")
+    save = verbs.add_parser("save", help="save a host, for others to start from; it reboots")
+    save.add_argument("name")
+    for saves in (create, save):
+        saves.add_argument(
+            "--secrets", type=Path, default=STATE / "secrets", help="the folder saved and restored with it"
+        )
     for verb, text in (
         ("show", "print how to reach a host as JSON"),
         ("reboot", "reboot a host"),
@@ -54,6 +62,7 @@ def down() -> None:
     """Remove all that the test bed made."""
     for name in hosts.names():
         hosts.remove(name)
+    saved.remove_all()
     registry.remove()
     images.remove_all()
     hosts.remove_state()
@@ -70,7 +79,8 @@ def create(arguments: argparse.Namespace) -> None:
     """Make a host, and what it needs."""
     up()
     publish = {int(p.split(":")[0]): int(p.partition(":")[2] or 0) for p in arguments.publish}
-    print(hosts.as_json(hosts.create(arguments.name, arguments.suite, publish)))
+    start = hosts.Start(arguments.suite, arguments.saved, arguments.secrets)
+    print(hosts.as_json(hosts.create(arguments.name, start, publish)))
 
 
 def remove(arguments: argparse.Namespace) -> None:
@@ -84,6 +94,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], object]] = {
     "status": lambda _: status(),
     "down": lambda _: down(),
     "create": create,
+    "save": lambda given: print(hosts.as_json(hosts.save(given.name, given.secrets))),
     "show": lambda given: print(hosts.as_json(hosts.describe(given.name))),
     "reboot": lambda given: hosts.reboot(given.name),
     "remove": remove,

@@ -9,7 +9,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import engine, images, machine, registry
+from . import engine, images, machine, registry, saved
 from .shell import STATE, TestbedError, only_one, output, run, say, step
 
 USER = "deploy"
@@ -37,17 +37,27 @@ def container(name: str) -> str:
     return f"tradingbot-host-{name}"
 
 
-def create(name: str, suite: str = "trixie", publish: dict[int, int] | None = None) -> Host:
+@dataclass(frozen=True)
+class Start:
+    """What a new host starts from: a bare Debian, or a saved host, whose secrets then go to a folder."""
+
+    suite: str = "trixie"
+    saved: str = ""
+    secrets: Path = Path()
+
+
+def create(name: str, start: Start | None = None, publish: dict[int, int] | None = None) -> Host:
     """Make the host *name* unless it is there, and wait until SSH lets the operator in.
 
     publish: port on the host → port on 127.0.0.1 (0: any free one). A host that never ran, or that cannot be reached,
-    is made anew. Raises TestbedError.
+    is recreated. Raises TestbedError.
     """
     ensure_key()
+    start = start or Start()
     state = _state(name)
     if state in ("", "created", "dead"):
         remove(name)
-        _run(name, suite, publish or {})
+        _run(name, start, publish or {})
     elif state != "running":
         with step(f"starting the host {name} again"):
             run(["docker", "start", container(name)], check=False)
@@ -56,15 +66,15 @@ def create(name: str, suite: str = "trixie", publish: dict[int, int] | None = No
     except TestbedError as error:
         if not state:
             raise
-        say(f"the host {name} is broken and is made anew: {error}")
+        say(f"the host {name} is broken and is recreated: {error}")
     remove(name)
-    _run(name, suite, publish or {})
+    _run(name, start, publish or {})
     return _wait_for_ssh(name)
 
 
-def _run(name: str, suite: str, publish: dict[int, int]) -> None:
+def _run(name: str, start: Start, publish: dict[int, int]) -> None:
     with only_one():
-        image = images.target(suite)
+        image = images.target(start.suite)
     # Ports are chosen here and not by the engine, which would choose others after a reboot.
     ports = {port: local or _free_port() for port, local in {22: 0, **publish}.items()}
     for host_port, local_port in ports.items():
@@ -73,7 +83,14 @@ def _run(name: str, suite: str, publish: dict[int, int]) -> None:
                 f"port {local_port} of 127.0.0.1 is taken, and the host's port {host_port} was to be published there; "
                 "stop what listens there (`ss -ltnp`) or choose another port"
             )
-    with step(f"starting the host {name} (Debian {suite})"):
+    if start.saved and not saved.is_there(start.saved):
+        say(f"no host has been saved as {start.saved}: {name} starts from a bare one")
+        start = Start(start.suite)
+    origin = f"saved as {start.saved}" if start.saved else f"Debian {start.suite}"
+    with step(f"starting the host {name} ({origin})"):
+        if start.saved:
+            saved.restore(start.saved, container(name), start.secrets)
+            image = saved.image(start.saved)
         run(
             [
                 *["docker", "run", "--detach", "--name", container(name), "--hostname", name],
@@ -81,8 +98,8 @@ def _run(name: str, suite: str, publish: dict[int, int]) -> None:
                 *[word for cap in CAPABILITIES for word in ("--cap-add", cap)],
                 *["--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"],
                 *["--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec", "--cgroupns", "private"],
-                *["--volume", f"{container(name)}-docker:/var/lib/docker"],
-                *["--volume", f"{container(name)}-containerd:/var/lib/containerd"],
+                *["--volume", f"{saved.disk(container(name), 'docker')}:/var/lib/docker"],
+                *["--volume", f"{saved.disk(container(name), 'containerd')}:/var/lib/containerd"],
                 *["--volume", "/lib/modules:/lib/modules:ro"],
                 *["--add-host", f"registry:{registry.ADDRESS}"],
                 *["--env", f"TESTBED_NAMESERVERS={' '.join(machine.nameservers())}"],
@@ -109,13 +126,22 @@ def reboot(name: str) -> Host:
     return _wait_for_ssh(name)
 
 
+def save(name: str, secrets: Path) -> Host:
+    """Shut the host down, save it under its name with the folder *secrets*, and boot it. Raises TestbedError."""
+    describe(name)
+    run(["docker", "stop", "--time", "90", container(name)])
+    saved.save(container(name), name, secrets)
+    run(["docker", "start", container(name)])
+    return _wait_for_ssh(name)
+
+
 def remove(name: str) -> None:
     """Remove the host *name* and its disks. Nothing happens when there is none."""
     if _state(name):
         run(["docker", "rm", "--force", "--volumes", container(name)])
         say(f"removed the host {name}")
-    for disk in ("docker", "containerd"):
-        run(["docker", "volume", "rm", "--force", f"{container(name)}-{disk}"], check=False)
+    for disk in saved.DISKS:
+        run(["docker", "volume", "rm", "--force", saved.disk(container(name), disk)], check=False)
 
 
 def names() -> list[str]:

@@ -15,8 +15,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from leaky_bucket import LeakyBucket, Volley, admitted_in_each
 from rendering import ROOT, evaluate, render, role_variables
+
+from tests.leaky_bucket import LeakyBucket, Volley, admitted_in_each
 
 DEVELOPMENT = {"nginx_environment": "development", "__nginx_live": {}}
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import requests
-from stack import call, live_events, query
 from websockets.sync.client import ClientConnection
 
+from tests.stack.api import call, live_events
+from tests.stack.host import query
 from tests.testbed import demo, hosts
 
 WEBHOOKS = "/api/v1/webhooks/tradingview"

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
 import pytest
-from stack import COMPOSE, call, deploy, one_shot, output_of, run_on, services, worker_processes
 
+from tests.stack.api import call
+from tests.stack.host import COMPOSE, one_shot, output_of, run_on, services, worker_processes
+from tests.stack.plays import SITE, play
 from tests.testbed import hosts
 
 ASK = """
@@ -175,13 +177,13 @@ def test_a_play_stops_when_the_migration_fails(machine: hosts.Host, inventory: s
     password = random.token_hex(16)
     url = f"postgresql://tradingbot:{password}@postgres:5432/tradingbot"
     try:
-        failed = deploy(inventory, "--tags", "backend", "--extra-vars", json.dumps({"backend_database_url": url}))
-        assert failed.returncode != 0
-        assert "Ask the new version what it would do to the schema" in failed.stdout
-        assert "refuses user tradingbot: wrong password or user" in failed.stdout
-        assert password not in failed.stdout + failed.stderr
+        failed = play(inventory, SITE, "--tags", "backend", "--extra-vars", json.dumps({"backend_database_url": url}))
+        assert failed.code != 0
+        assert "Ask the new version what it would do to the schema" in failed.said
+        assert "refuses user tradingbot: wrong password or user" in failed.said
+        assert password not in failed.said
         assert services(machine)["backend"]["State"]["StartedAt"] == started
     finally:
-        restored = deploy(inventory, "--tags", "backend")
-    assert restored.returncode == 0, restored.stdout
+        restored = play(inventory, SITE, "--tags", "backend")
+    assert restored.code == 0, restored.said
     assert services(machine)["backend"]["State"]["StartedAt"] == started

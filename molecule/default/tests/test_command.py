@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import requests
-from stack import COMPOSE, PROJECT, active_slot, call, output_of, query, run_on, services, wait_until
 
+from tests.stack.api import call
+from tests.stack.host import COMPOSE, PROJECT, active_slot, output_of, query, run_on, services, wait_until
 from tests.testbed import hosts
 
 LOCK = "/run/tradingbot/deploy.lock"

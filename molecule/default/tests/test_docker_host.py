@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-PROJECT = "/opt/tradingbot"
+from tests.stack.host import PROJECT
 
 
 def version(text: str) -> tuple[int, ...]:

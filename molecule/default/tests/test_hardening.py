@@ -9,8 +9,8 @@ import time
 from typing import Any
 
 import pytest
-from stack import COMPOSE, active_slot, output_of, run_on, services, wait_until
 
+from tests.stack.host import COMPOSE, active_slot, output_of, run_on, services, wait_until
 from tests.testbed import hosts
 
 APPUSER = "10001:10001"

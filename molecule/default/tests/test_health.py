@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stack import COMPOSE, PROJECT, deploy, output_of, run_on, wait_until
 
+from tests.stack.host import COMPOSE, PROJECT, output_of, run_on, wait_until
+from tests.stack.plays import HEALTH, play
 from tests.testbed import hosts
-
-HEALTH = "playbooks/health.yml"
 
 
 @pytest.fixture
@@ -28,25 +27,25 @@ def stopped(machine: hosts.Host, request: pytest.FixtureRequest) -> Iterator[str
 
 def test_all_is_well_and_is_shown_as_a_table(inventory: str) -> None:
     start = time.monotonic()
-    done = deploy(inventory, playbook=HEALTH)
+    done = play(inventory, HEALTH)
     print(f"\nhealth.yml: {time.monotonic() - start:.1f} s (aim: 5 s for a host)")
-    assert done.returncode == 0, done.stdout
-    assert "changed=0" in done.stdout
+    assert done.code == 0, done.said
+    assert "changed=0" in done.said
     for line in (
         r"SERVICE +STATE +HEALTH +RESTARTS",
         r"postgres +running +healthy",
         r"backend-\w+ \* +running +healthy",
     ):
-        assert re.search(rf"^ +{line}", done.stdout, re.MULTILINE), done.stdout
+        assert re.search(rf"^ +{line}", done.said, re.MULTILINE), done.said
     for name in ("disk", "memory", "clock", "requests go to", "web", "certificate", "schema", "queue", "backup"):
-        assert re.search(rf"^ +{name} {{2,}}\S", done.stdout, re.MULTILINE), name
-    assert "All is well." in done.stdout
+        assert re.search(rf"^ +{name} {{2,}}\S", done.said, re.MULTILINE), name
+    assert "All is well." in done.said
 
 
 def test_json_for_programs(inventory: str, machine: hosts.Host, tmp_path: Path) -> None:
     path = tmp_path / "health.json"
-    done = deploy(inventory, "-e", "health_format=json", "-e", f"health_file={path}", playbook=HEALTH)
-    assert done.returncode == 0, done.stdout
+    done = play(inventory, HEALTH, "-e", "health_format=json", "-e", f"health_file={path}")
+    assert done.code == 0, done.said
     found = json.loads(path.read_text())
     assert found["healthy"] is True
     host = found["hosts"][machine.name]
@@ -57,7 +56,7 @@ def test_json_for_programs(inventory: str, machine: hosts.Host, tmp_path: Path) 
     assert host["tls"]["days"] > 300
     assert host["problems"] == []
     # As the operations page says: the document is the block of the output between these two lines.
-    printed = re.search(r"^        \{$.*?^        \}$", done.stdout, re.MULTILINE | re.DOTALL)
+    printed = re.search(r"^        \{$.*?^        \}$", done.said, re.MULTILINE | re.DOTALL)
     assert printed is not None
     assert json.loads(printed.group())["hosts"].keys() == found["hosts"].keys()
 
@@ -68,10 +67,10 @@ def test_a_stopped_service_fails_the_play_and_is_named(
 ) -> None:
     path = tmp_path / "health.json"
     start = time.monotonic()
-    done = deploy(inventory, "-e", f"health_file={path}", playbook=HEALTH)
+    done = play(inventory, HEALTH, "-e", f"health_file={path}")
     print(f"\nhealth.yml with a stopped service: {time.monotonic() - start:.1f} s")
-    assert done.returncode == 2
-    assert f"{stopped}: it is exited, exit code 0. Way out: `tradingbot logs --tail 50 {stopped}`" in done.stdout
+    assert done.code == 2
+    assert f"{stopped}: it is exited, exit code 0. Way out: `tradingbot logs --tail 50 {stopped}`" in done.said
     problems = json.loads(path.read_text())["hosts"][machine.name]["problems"]
     assert [one["what"] for one in problems] == [stopped]
     found = run_on(machine, "tradingbot health --json")
@@ -104,12 +103,12 @@ def test_a_web_server_that_runs_something_else_is_named(machine: hosts.Host) -> 
 
 
 def test_logs_and_restart_by_playbook(inventory: str, machine: hosts.Host) -> None:
-    done = deploy(inventory, "-e", "service=worker", "-e", "lines=3", playbook="playbooks/logs.yml")
-    assert done.returncode == 0, done.stdout
-    assert 1 <= len(re.findall(r"^ +worker-1 +\| \{", done.stdout, re.MULTILINE)) <= 3
+    done = play(inventory, "playbooks/logs.yml", "-e", "service=worker", "-e", "lines=3")
+    assert done.code == 0, done.said
+    assert 1 <= len(re.findall(r"^ +worker-1 +\| \{", done.said, re.MULTILINE)) <= 3
     before = output_of(machine, "docker inspect --format '{{.State.StartedAt}}' tradingbot-redis-1")
-    done = deploy(inventory, "-e", "service=redis", playbook="playbooks/restart.yml")
-    assert done.returncode == 0, done.stdout
+    done = play(inventory, "playbooks/restart.yml", "-e", "service=redis")
+    assert done.code == 0, done.said
     assert output_of(machine, "docker inspect --format '{{.State.StartedAt}}' tradingbot-redis-1") != before
 
 
@@ -118,7 +117,7 @@ def test_logs_and_restart_by_playbook(inventory: str, machine: hosts.Host) -> No
     [("restart", []), ("restart", ["-e", "service=mongo"]), ("logs", ["-e", "service=mongo"])],
 )
 def test_playbooks_refuse_services_that_nobody_has(inventory: str, playbook: str, arguments: list[str]) -> None:
-    done = deploy(inventory, *arguments, playbook=f"playbooks/{playbook}.yml")
-    assert done.returncode == 2
-    assert "one of postgres, redis, backend, worker, nginx" in done.stdout
-    assert "changed=0" in done.stdout
+    done = play(inventory, f"playbooks/{playbook}.yml", *arguments)
+    assert done.code == 2
+    assert "one of postgres, redis, backend, worker, nginx" in done.said
+    assert "changed=0" in done.said

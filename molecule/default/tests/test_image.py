@@ -8,8 +8,8 @@ import re
 from typing import Any
 
 import pytest
-from stack import output_of, services
 
+from tests.stack.host import output_of, services
 from tests.testbed import hosts
 
 LIMIT = 250_000_000

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stack import COMPOSE, ROOT, call, deploy, output_of, services, wait_until
 
+from tests.stack.api import call
+from tests.stack.host import COMPOSE, output_of, services, wait_until
+from tests.stack.plays import ROOT, SITE, play
 from tests.testbed import hosts
 
 MODEL = ROOT / ".cache" / "models" / "tiny-lstm" / "1"
@@ -66,12 +68,12 @@ def test_inference_takes_another_version_without_a_restart(
     assert next(ask)["model_version"] == "1"
     containers = {name: found["Id"] + found["State"]["StartedAt"] for name, found in services(machine).items()}
     try:
-        done = deploy(inventory, "--tags", "backend", "--extra-vars", json.dumps({"backend_models": models}))
-        assert done.returncode == 0, done.stdout
+        done = play(inventory, SITE, "--tags", "backend", "--extra-vars", json.dumps({"backend_models": models}))
+        assert done.code == 0, done.said
         assert next(ask)["model_version"] == "2"
     finally:
-        done = deploy(inventory, "--tags", "backend")
-    assert done.returncode == 0, done.stdout
+        done = play(inventory, SITE, "--tags", "backend")
+    assert done.code == 0, done.said
     assert next(ask)["model_version"] == "1"
     assert {name: found["Id"] + found["State"]["StartedAt"] for name, found in services(machine).items()} == containers
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import requests
-from stack import COMPOSE, apply_role
+
+from tests.stack.host import COMPOSE
+from tests.stack.plays import apply_role
 
 LIVE = "/opt/tradingbot/nginx/live/maintenance.conf"
 

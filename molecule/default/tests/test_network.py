@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 import pytest
-from stack import active_slot, output_of, run_on, services
 
+from tests.stack.host import active_slot, output_of, run_on, services
 from tests.testbed import hosts
 
 # Prints which ports of an address let us in within so many seconds: all that there are, or those that are named.

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import requests
-from stack import COMPOSE, apply_role, inspect
+
+from tests.stack.host import COMPOSE, inspect
+from tests.stack.plays import apply_role
 
 CONFIGURATION = "/opt/tradingbot/nginx/conf/nginx.conf"
 LIVE = "/opt/tradingbot/nginx/live"

@@ -16,7 +16,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from leaky_bucket import LeakyBucket, Volley, admitted_in_each
+
+from tests.leaky_bucket import LeakyBucket, Volley, admitted_in_each
 
 ATTEMPTS = 6
 # nginx reads its clock once for each batch of events, so it may be this far from ours.
@@ -119,6 +120,7 @@ def test_rates_are_those_of_the_specification(configured: dict[str, LeakyBucket]
     assert {zone: bucket.requests_per_minute for zone, bucket in configured.items()} == {"api": 60, "webhook": 300}
 
 
+@pytest.mark.alone
 def test_an_api_burst_passes_as_the_model_says(
     clients: Clients, api_key: str, configured: dict[str, LeakyBucket]
 ) -> None:
@@ -145,6 +147,7 @@ def test_an_api_burst_passes_as_the_model_says(
     assert later == {200: passed[1], 429: second.count - passed[1]}
 
 
+@pytest.mark.alone
 def test_a_webhook_burst_passes_as_the_model_says(
     clients: Clients, new_webhook_token: Callable[[], str], configured: dict[str, LeakyBucket]
 ) -> None:

@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from stack import live_events
 
-COMPOSE = "docker compose --project-directory /opt/tradingbot"
+from tests.stack.api import live_events
+from tests.stack.host import COMPOSE
+
 WEBHOOKS = "/api/v1/webhooks/tradingview"
 SECURITY_HEADERS = {
     "Strict-Transport-Security": "max-age=63072000",

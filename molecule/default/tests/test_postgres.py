@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from stack import COMPOSE, apply_role, inspect
+
+from tests.stack.host import COMPOSE, inspect
+from tests.stack.plays import apply_role
 
 CONTAINER = "tradingbot-postgres-1"
 

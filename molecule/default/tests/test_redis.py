@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from stack import apply_role, inspect
+
+from tests.stack.host import inspect
+from tests.stack.plays import apply_role
 
 CONTAINER = "tradingbot-redis-1"
 SECRETS = "/opt/tradingbot/secrets"
@@ -142,6 +144,7 @@ def test_memory_is_half_of_the_containers(host: Any) -> None:
     assert settings["save"]
 
 
+@pytest.mark.alone
 def test_a_killed_server_is_back_within_five_seconds_with_its_data(host: Any, password: str) -> None:
     redis(host, "tradingbot", password, "SET", "tradingbot:verify:kept", "yes", "EX", "300")
     time.sleep(1.5)  # the append-only file reaches the disk every second

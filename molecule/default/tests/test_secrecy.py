@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import secrets as random
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from stack import call, deploy, output_of, run_on, services
 
+from tests.stack.api import call
+from tests.stack.host import output_of, run_on, services
+from tests.stack.plays import SITE, play
+from tests.stack.secrecy import search, spellings
 from tests.testbed import hosts
 
-SEARCH = Path(__file__).with_name("secret_search.py").read_text()
 WATCH = """
 import glob, json, sys, time
 values = [value.encode() for value in json.load(sys.stdin)]
@@ -40,31 +41,6 @@ while time.monotonic() < end:
     time.sleep(0.005)
 """
 OWNERS = {"postgres": "70 70", "redis": "999 1000", "backend": "10001 10001"}
-
-
-def spellings(values: Iterable[str]) -> list[str]:
-    """Return each value plain, URL-encoded, and what is in base64 for sure, wherever in a text it stands."""
-    found = set()
-    # The credentials in an address are secrets by themselves.
-    for value in (part for whole in values for part in (whole, *re.findall(r"//(\w{32,})@", whole))):
-        found |= {value, quote(value, safe=""), value.encode().hex()}
-        for offset in range(3):
-            encoded = base64.b64encode(b"x" * offset + value.encode()).decode().rstrip("=")
-            # Without the characters at both ends that depend on the neighbours.
-            found.add(encoded[4:-4])
-    return sorted(found)
-
-
-def search(machine: hosts.Host, values: Iterable[str]) -> dict[str, list[str]]:
-    """Return, for each kind of place on the host, the places where one of *values* is."""
-    stdin = json.dumps({"values": spellings(values)})
-    program = base64.b64encode(SEARCH.encode()).decode()
-    command = f"echo {program} | base64 -d > /run/tradingbot-search.py && python3 /run/tradingbot-search.py"
-    try:
-        found: dict[str, list[str]] = json.loads(output_of(machine, command, stdin, seconds=300))
-    finally:
-        run_on(machine, "rm -f /run/tradingbot-search.py")
-    return found
 
 
 @pytest.fixture
@@ -176,19 +152,18 @@ def test_a_play_that_changes_every_secret_shows_none(
         watch.stdin.write(json.dumps(values))
         watch.stdin.close()
         before = services(machine)
-        there = deploy(inventory, "--diff", "-vvv", "--extra-vars", f"@{changed}")
+        there = play(inventory, SITE, "--diff", "-vvv", "--extra-vars", f"@{changed}")
         between = services(machine)
-        back = deploy(inventory, "--diff", "-vvv")
+        back = play(inventory, SITE, "--diff", "-vvv")
         run_on(machine, "bash -c 'exec -a end-of-watch sleep 2'")
         assert watch.stdout
         seen = watch.stdout.read().splitlines()
 
-    for play in (there, back):
-        text = play.stdout + play.stderr
-        assert play.returncode == 0, text[-3000:]
-        assert "censored" in text, "the tasks with secrets are in it"
-        assert "invocation:" in text, "and all that modules were given"
-        assert [value for value in values if value in text] == []
+    for done in (there, back):
+        assert done.code == 0, done.said[-3000:]
+        assert "censored" in done.said, "the tasks with secrets are in it"
+        assert "invocation:" in done.said, "and all that modules were given"
+        assert [value for value in values if value in done.said] == []
     for service in ("backend", "worker"):
         containers = {found[service]["Id"] for found in (before, between, services(machine))}
         assert len(containers) == 3, f"{service} goes on with the secrets that it was started with"

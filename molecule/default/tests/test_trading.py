@@ -9,8 +9,9 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from stack import COMPOSE, call, live_events, output_of, services, slot_address, wait_until
 
+from tests.stack.api import call, live_events
+from tests.stack.host import COMPOSE, output_of, services, slot_address, wait_until
 from tests.testbed import hosts
 
 TRADED_WITHIN = 20

@@ -7,7 +7,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from deployments import (
+
+from tests.load import ledger
+from tests.load.result import Result
+from tests.stack.deployments import (
     BREAKS_MIGRATING,
     CONTRACTS,
     DIES,
@@ -20,15 +23,12 @@ from deployments import (
     nobody_noticed,
     to,
 )
-from plays import DEPLOY, ROLLBACK, Done, Run, fails, succeeds
-from slots import agree_on, last_deploy, releases, served
-from stack import PROJECT, output_of
-
-from tests.load import ledger
-from tests.load.result import Result
+from tests.stack.host import PROJECT, output_of
+from tests.stack.plays import DEPLOY, ROLLBACK, Done, fails, succeeds
+from tests.stack.slots import agree_on, last_deploy, releases, served
 from tests.testbed import hosts
 
-pytestmark = pytest.mark.usefixtures("deployable")
+pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("deployable")]
 LOOK_SECONDS = 30
 SCHEMA = "SELECT version_num FROM alembic_version"
 SOON = ["-e", "backend_wait_timeout=15"]
@@ -53,23 +53,11 @@ def test_five_deploys_in_a_row_and_a_rollback_lose_nothing(
     assert last_deploy(machine)["action"] == "rollback"
 
 
-def test_a_rollback_goes_to_any_kept_version(machine: hosts.Host, inventory: str) -> None:
-    tell("rollback by three versions", succeeds(inventory, ROLLBACK, "-e", f"backend_release={GOOD[1]}"), machine)
-    agree_on(machine, GOOD[1])
-
-
-def test_a_rollback_to_what_is_not_kept_is_refused(machine: hosts.Host, inventory: str) -> None:
-    said = fails(inventory, ROLLBACK, "-e", "backend_release=1.2.3").said
-    assert "1.2.3" in said
-    assert GOOD[2] in said, "it names those that are kept"
-    agree_on(machine, GOOD[1])
-
-
 def test_what_fails_before_the_switch_is_noticed_by_nobody(
     machine: hosts.Host, inventory: str, under_load: Loaded, ask: ledger.Query
 ) -> None:
     """Never ready; a migration that breaks; one that the running version could not live with; no such image."""
-    before = ask(SCHEMA)
+    before, serving = ask(SCHEMA), served(machine)
     with under_load() as results:
         for version, why in (
             (NEVER_READY, "was not ready within 15 s"),
@@ -80,7 +68,7 @@ def test_what_fails_before_the_switch_is_noticed_by_nobody(
             done = fails(inventory, DEPLOY, *to(version), *SOON)
             print(f"\n{version} was given up after {done.seconds:.1f} s")
             assert re.search(why, done.said), done.said
-            agree_on(machine, GOOD[1])
+            agree_on(machine, serving)
             logged = last_deploy(machine)
             assert logged["result"] == "failed"
             assert version in logged["to"]
@@ -89,14 +77,15 @@ def test_what_fails_before_the_switch_is_noticed_by_nobody(
     nobody_noticed(results[0], ask, restarts=0)
 
 
-def test_a_version_that_dies_after_the_switch_is_taken_back(
+def test_a_version_that_dies_after_the_switch_is_rolled_back(
     machine: hosts.Host, inventory: str, under_load: Loaded, ask: ledger.Query
 ) -> None:
     """It kills itself with requests in hand, so some fail: those of the few seconds until the former one serves."""
+    serving = served(machine)
     with under_load() as results:
         done = fails(inventory, DEPLOY, *to(DIES))
-        agree_on(machine, GOOD[1])
-    assert f"Requests go to {GOOD[1]}-" in done.said, done.said
+        agree_on(machine, serving)
+    assert f"Requests go to {serving}-" in done.said, done.said
     result = results[0]
     failed = [failure.at for failure in result.failures]
     if failed:
@@ -105,43 +94,24 @@ def test_a_version_that_dies_after_the_switch_is_taken_back(
     books_balance(result, ask)
 
 
-def test_a_second_deploy_is_refused_and_told_who_holds_the_lock(machine: hosts.Host, inventory: str) -> None:
-    first = Run(inventory, DEPLOY, *to(GOOD[0]))
-    first.wait_for("TASK [tradingbot.stack.backend : Ensure the service has its folders")
-    second = fails(inventory, DEPLOY, *to(GOOD[2]))
-    assert re.search(r"held by \S+@\S+ since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC .*release " + GOOD[0], second.said)
-    assert "backend_deploy_wait" in second.said
-    assert first.end().code == 0
-    agree_on(machine, GOOD[0])
-
-
-def test_a_second_deploy_waits_when_asked_to(machine: hosts.Host, inventory: str) -> None:
-    first = Run(inventory, DEPLOY, *to(GOOD[1]))
-    first.wait_for("TASK [tradingbot.stack.backend : Ensure the service has its folders")
-    second = succeeds(inventory, DEPLOY, *to(GOOD[2]), "-e", "backend_deploy_wait=240")
-    assert first.end().code == 0
-    assert "waiting for the deploy lock, held by" in second.said
-    agree_on(machine, GOOD[2])
-
-
 @pytest.fixture
 def schema_is_put_back(machine: hosts.Host, inventory: str, ask: ledger.Query) -> Iterator[None]:
     """Afterwards the schema and the version are those that the other tests know."""
-    before = ask(SCHEMA)[0]
+    before, serving = ask(SCHEMA)[0], served(machine)
     yield
     if ask(SCHEMA) != [before]:
         contracted = next(name for name in releases(machine) if name.startswith(CONTRACTS))
         compose = f"docker compose --project-name tradingbot --file {PROJECT}/backend/releases/{contracted}.yaml"
         migrate = f"run --rm -T tool tradingbot migrate --downgrade {before}"
         output_of(machine, f"COMPOSE_IGNORE_ORPHANS=true {compose} {migrate}")
-    succeeds(inventory, DEPLOY, *to(GOOD[2]))
+    succeeds(inventory, DEPLOY, *to(serving))
 
 
 @pytest.mark.usefixtures("schema_is_put_back")
 def test_a_contraction_needs_the_expansion_deployed_and_the_word_of_a_person(
     machine: hosts.Host, inventory: str, under_load: Loaded, ask: ledger.Query
 ) -> None:
-    allowed = ["-e", "backend_allow_contract=true"]
+    allowed, serving = ["-e", "backend_allow_contract=true"], served(machine)
     columns = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'strategies' AND column_name = 'note'"
     with under_load() as results:
         early = fails(inventory, DEPLOY, *to(CONTRACTS), *allowed)
@@ -153,24 +123,17 @@ def test_a_contraction_needs_the_expansion_deployed_and_the_word_of_a_person(
         assert ask(columns) == ["1"]
         # The version before lives with an expanded schema, so the way back is open.
         succeeds(inventory, ROLLBACK)
-        agree_on(machine, GOOD[2])
+        agree_on(machine, serving)
         succeeds(inventory, ROLLBACK)
         agree_on(machine, EXPANDS)
         succeeds(inventory, DEPLOY, *to(CONTRACTS), *allowed)
         assert ask(columns) == ["0"]
         succeeds(inventory, ROLLBACK)
         agree_on(machine, EXPANDS)
-        refused = fails(inventory, ROLLBACK, "-e", f"backend_release={GOOD[2]}")
+        refused = fails(inventory, ROLLBACK, "-e", f"backend_release={serving}")
         assert "contracted" in refused.said
         agree_on(machine, EXPANDS)
     nobody_noticed(results[0], ask, restarts=5)
-
-
-def test_the_log_names_who_and_what_and_how_long(machine: hosts.Host) -> None:
-    logged = last_deploy(machine)
-    assert {"time", "who", "action", "from", "to", "seconds", "result", "reason", "steps"} <= set(logged)
-    assert "@" in logged["who"]
-    assert output_of(machine, "stat -c %a /opt/tradingbot/backend/deploys.jsonl") in ("644", "640", "600")
 
 
 def test_the_worker_catches_up_and_orders_nothing_twice(ask: ledger.Query, runs: list[Result]) -> None:

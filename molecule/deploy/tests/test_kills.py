@@ -7,14 +7,15 @@ import random
 import time
 
 import pytest
-from deployments import GOOD, Loaded, nobody_noticed, to
-from plays import DEPLOY, Run, succeeds
-from slots import agree_on, kill_module_when, record, served, wait_for_free_slots, wait_on_host
 
 from tests.load import ledger
+from tests.stack.deployments import GOOD, Loaded, nobody_noticed, to
+from tests.stack.moments import some_of
+from tests.stack.plays import DEPLOY, Run, succeeds
+from tests.stack.slots import agree_on, kill_module_when, record, served, wait_for_free_slots, wait_on_host
 from tests.testbed import hosts
 
-pytestmark = pytest.mark.usefixtures("deployable")
+pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("deployable")]
 # What a deploy does before it comes to the slots. The run that repairs one kill is the one that is killed next.
 TASKS = [
     "Hold the deploy lock of this host",
@@ -26,13 +27,13 @@ TASKS = [
 ]
 SLOTS = "TASK [tradingbot.stack.backend : Ensure the release runs"
 # Moments of the change itself, as the host can tell them: {old} and {new} are the slots.
-MOMENTS = [
-    'grep -q \'"{new}": "[^"]*{version}-\' backend/slots.json',
-    'grep -q \'"active": "{new}"\' backend/slots.json',
-    "grep -q backend-{new} nginx/live/upstream.conf",
-    'grep -q \'"worker": "{version}-\' backend/slots.json',
-    "! docker ps --format '{{{{.Names}}}}' | grep -q backend-{old}",
-]
+MOMENTS = {
+    "new slot": 'grep -q \'"{new}": "[^"]*{version}-\' backend/slots.json',
+    "record": 'grep -q \'"active": "{new}"\' backend/slots.json',
+    "web server": "grep -q backend-{new} nginx/live/upstream.conf",
+    "worker": 'grep -q \'"worker": "{version}-\' backend/slots.json',
+    "old slot": "! docker ps --format '{{{{.Names}}}}' | grep -q backend-{old}",
+}
 
 
 def other(machine: hosts.Host) -> str:
@@ -50,18 +51,18 @@ def start(machine: hosts.Host, inventory: str) -> tuple[Run, str, dict[str, str]
 def test_ansible_is_killed_at_each_step_before_the_slots(
     machine: hosts.Host, inventory: str, under_load: Loaded, ask: ledger.Query
 ) -> None:
-    before = record(machine)
+    before, version = record(machine), other(machine)
     with under_load() as results:
-        for task in TASKS:
-            run = Run(inventory, DEPLOY, *to(GOOD[3]), "-e", "backend_pull=always")
+        for task in some_of(TASKS, 2):
+            run = Run(inventory, DEPLOY, *to(version), "-e", "backend_pull=always")
             run.wait_for(f" : {task}]")
             time.sleep(random.uniform(0, 0.5))
             assert run.kill().code < 0
             now = record(machine)
             assert now == before, f"killed at {task}"
-        said = succeeds(inventory, DEPLOY, *to(GOOD[3])).said
+        said = succeeds(inventory, DEPLOY, *to(version)).said
         assert "took over the deploy lock of" in said
-        agree_on(machine, GOOD[3])
+        agree_on(machine, version)
     nobody_noticed(results[0], ask, restarts=1)
 
 
@@ -69,7 +70,7 @@ def test_ansible_is_killed_while_the_slots_change(
     machine: hosts.Host, inventory: str, under_load: Loaded, ask: ledger.Query
 ) -> None:
     """The host goes on by itself; the next run waits for that, and finds all done."""
-    moments = [MOMENTS[0], MOMENTS[2]]
+    moments = some_of([MOMENTS["new slot"], MOMENTS["web server"]], 1)
     with under_load() as results:
         for moment in moments:
             run, version, names = start(machine, inventory)
@@ -83,7 +84,7 @@ def test_ansible_is_killed_while_the_slots_change(
     nobody_noticed(results[0], ask, restarts=len(moments))
 
 
-@pytest.mark.parametrize("moment", MOMENTS, ids=["new slot", "record", "web server", "worker", "old slot"])
+@pytest.mark.parametrize("moment", some_of(list(MOMENTS), 2))
 def test_the_process_on_the_host_is_killed(
     machine: hosts.Host, inventory: str, under_load: Loaded, ask: ledger.Query, moment: str
 ) -> None:
@@ -91,7 +92,7 @@ def test_the_process_on_the_host_is_killed(
     with under_load() as results:
         run, version, names = start(machine, inventory)
         run.wait_for(SLOTS)
-        then = kill_module_when(machine, moment.format(**names))
+        then = kill_module_when(machine, MOMENTS[moment].format(**names))
         assert then, "the change was over before the moment came"
         assert run.end().code != 0
         print(f"\nkilled with the record at {json.loads(then)}")

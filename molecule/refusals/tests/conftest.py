@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.stack.host import output_of
+from tests.stack.plays import ROOT
 from tests.testbed import hosts
 
-ROOT = Path(__file__).resolve().parents[3]
 LOOK = (Path(__file__).parent / "snapshot_host.py").read_text()
 PREFLIGHT = {
     "Refuse what is not filled in, before the first connection",
@@ -52,15 +53,8 @@ def machine() -> hosts.Host:
 
 @pytest.fixture(scope="session")
 def on_host(machine: hosts.Host) -> Callable[..., str]:
-    """Runs a command on the host as root and gives what it printed."""
-
-    def run(command: str, text: str = "") -> str:
-        remote = [*hosts.ssh(machine), "sudo", "sh", "-c", shlex.quote(command)]
-        done = subprocess.run(remote, input=text, check=False, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, f"{command}: {done.stderr}"
-        return done.stdout
-
-    return run
+    """Runs a command on the host as root, with a text as its input, and gives what it printed."""
+    return partial(output_of, machine, seconds=120)
 
 
 @pytest.fixture(scope="session")

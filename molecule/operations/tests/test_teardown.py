@@ -1,26 +1,20 @@
-"""The stack taken off its host and brought back with its data; then taken off with all of it. The last of the tests."""
+"""The stack taken off its host and brought back with its data; then taken off with all of it."""
 
 from __future__ import annotations
 
 import json
-import re
-import subprocess
 
+import pytest
 import requests
-from stack import LABEL, PROJECT, deploy, output_of, run_on
 
 from tests.load import ledger
+from tests.stack.host import LABEL, PROJECT, output_of, run_on
+from tests.stack.plays import SITE, TEARDOWN, fails, succeeds
 from tests.testbed import hosts
 
-TEARDOWN = "playbooks/teardown.yml"
+pytestmark = pytest.mark.last
 # grep fails when it finds nothing, which is what is hoped for here.
 UNITS = "ls /etc/systemd/system | grep ^tradingbot || true"
-
-
-def changes(done: subprocess.CompletedProcess[str]) -> int:
-    """Return how many tasks have changed something in a run that got through."""
-    assert done.returncode == 0, done.stdout + done.stderr
-    return sum(int(count) for count in re.findall(r"\bchanged=(\d+)", done.stdout))
 
 
 def counted(ask: ledger.Query) -> list[int]:
@@ -55,41 +49,39 @@ def test_it_goes_and_its_data_stays(
     inventory: str, machine: hosts.Host, https_url: str, ask: ledger.Query, secrets: dict[str, str]
 ) -> None:
     # Other tests have left another version than the inventory's, which is the one that comes back.
-    changes(deploy(inventory))
+    succeeds(inventory, SITE)
     data, kept, counts = volumes(machine), files(machine), counted(ask)
     assert data
     assert "secrets/secret_key" in kept, kept
     active = json.loads(output_of(machine, f"cat {PROJECT}/backend/slots.json"))
 
-    done = deploy(inventory, playbook=TEARDOWN)
-    assert changes(done) > 0
+    done = succeeds(inventory, TEARDOWN)
+    assert done.changed > 0
     for told in (*data, f"{PROJECT}: secrets", "tradingbot-worker-1"):
-        assert told in done.stdout
+        assert told in done.said
     check_that_it_is_off(machine)
     assert volumes(machine) == data
     assert files(machine) == kept
-    assert changes(deploy(inventory, playbook=TEARDOWN)) == 0, "a second time there is nothing to do"
+    assert succeeds(inventory, TEARDOWN).changed == 0, "a second time there is nothing to do"
 
-    half = deploy(inventory, "--extra-vars", "teardown_data=true", playbook=TEARDOWN)
-    assert half.returncode != 0
+    fails(inventory, TEARDOWN, "--extra-vars", "teardown_data=true")
     assert volumes(machine) == data
 
-    assert changes(deploy(inventory)) > 0
+    assert succeeds(inventory, SITE).changed > 0
     assert requests.get(f"{https_url}/api/v1/health", verify=False, timeout=20).status_code == 200
     assert json.loads(output_of(machine, f"cat {PROJECT}/backend/slots.json"))["active"] == active["active"]
     signals, orders = counted(ask)
     assert signals == counts[0]
     # The worker is back and goes on with what waits.
     assert orders >= counts[1]
-    assert changes(deploy(inventory)) == 0
+    assert succeeds(inventory, SITE).changed == 0
 
 
 def test_its_data_goes_when_it_is_said_twice(inventory: str, machine: hosts.Host) -> None:
     said = ["--extra-vars", f"teardown_data=true teardown_confirm={machine.name}"]
-    done = deploy(inventory, *said, playbook=TEARDOWN)
-    assert changes(done) > 0
+    assert succeeds(inventory, TEARDOWN, *said).changed > 0
     check_that_it_is_off(machine)
     assert volumes(machine) == []
     assert run_on(machine, f"test -e {PROJECT}").returncode != 0
     assert output_of(machine, "docker images --quiet tradingbot-backend") == ""
-    assert changes(deploy(inventory, *said, playbook=TEARDOWN)) == 0
+    assert succeeds(inventory, TEARDOWN, *said).changed == 0

@@ -6,14 +6,26 @@ import json
 import os
 import shlex
 import subprocess
+import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
-from stack import COMPOSE, PLAIN, output_of
 
+from tests.load import ledger, plan, running
+from tests.load.result import Result
+from tests.stack import deployments
+from tests.stack.host import COMPOSE, output_of
+from tests.stack.plays import PLAIN
 from tests.testbed import hosts, images, registry
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what leaves the host unfit for other tests after all of them."""
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -99,19 +111,65 @@ def backend_cli(machine: hosts.Host) -> Callable[..., dict[str, str]]:
     return run
 
 
-@pytest.fixture(scope="session")
-def api_key(backend_cli: Callable[..., dict[str, str]]) -> str:
+@pytest.fixture(scope="module")
+def user() -> str:
+    """A user whom the tests of other files do not know: their alerts would fill the queue of this one's WebSockets."""
+    return f"tests-{time.time_ns()}@example.com"
+
+
+@pytest.fixture(scope="module")
+def api_key(backend_cli: Callable[..., dict[str, str]], user: str) -> str:
     """A key that may read the signals of the user that the tests' strategies belong to."""
-    return backend_cli("api-key", "create", "--user", "tests@example.com", "--name", "tests")["api_key"]
+    return backend_cli("api-key", "create", "--user", user, "--name", "tests")["api_key"]
 
 
-@pytest.fixture(scope="session")
-def new_webhook_token(backend_cli: Callable[..., dict[str, str]]) -> Callable[[], str]:
+@pytest.fixture(scope="module")
+def new_webhook_token(backend_cli: Callable[..., dict[str, str]], user: str) -> Callable[[], str]:
     """Makes a strategy and gives the token of its webhook."""
 
     def make() -> str:
         name = f"test-{uuid.uuid4().hex[:12]}"
-        url = backend_cli("strategy", "create", "--user", "tests@example.com", "--name", name)["webhook_url"]
+        url = backend_cli("strategy", "create", "--user", user, "--name", name)["webhook_url"]
         return url.rsplit("/", 1)[1]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def target(
+    machine: hosts.Host, https_url: str, backend_cli: Callable[..., dict[str, str]], tmp_path_factory: Any
+) -> Path:
+    """The strategies and keys that the load uses."""
+    path: Path = tmp_path_factory.mktemp("load") / "plan.json"
+    plan.make(https_url, backend_cli, f"load-{time.time_ns()}").write(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def ask(machine: hosts.Host) -> ledger.Query:
+    """Asks the database as its administrator."""
+    return lambda sql: output_of(machine, f"{COMPOSE} exec -T postgres {deployments.ADMINISTRATOR}", sql).splitlines()
+
+
+@pytest.fixture(scope="session")
+def runs() -> list[Result]:
+    """What every run of load came to."""
+    return []
+
+
+@pytest.fixture
+def under_load(target: Path, tmp_path: Path, runs: list[Result]) -> deployments.Loaded:
+    """Loads the stack while a block runs; the list that it gives has the result in it afterwards."""
+
+    @contextmanager
+    def loaded() -> Iterator[list[Result]]:
+        results: list[Result] = []
+        with running.load(target, tmp_path / "result.json") as run:
+            try:
+                yield results
+            finally:
+                results.append(run.stop())
+                runs.append(results[0])
+                print(f"\n{results[0].table()}")
+
+    return loaded

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stack import deploy, output_of, run_on
-from test_secrecy import search
 
+from tests.stack import plays
+from tests.stack.host import output_of, run_on
+from tests.stack.secrecy import search
 from tests.testbed import hosts, images
 
 # On the host's own loopback, where Docker needs no certificate.
@@ -97,8 +98,8 @@ def play(inventory: str, folder: Path, tasks_from: str, **variables: Any) -> str
     role = {"name": "tradingbot.stack.backend", "tasks_from": tasks_from}
     play = {"hosts": "backend", "become": True, "tasks": [{"ansible.builtin.include_role": role}]}
     (folder / "play.yml").write_text(json.dumps([play]))
-    done = deploy(inventory, "-vvv", "--extra-vars", f"@{told}", playbook=str(folder / "play.yml"))
-    return f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
+    done = plays.play(inventory, str(folder / "play.yml"), "-vvv", "--extra-vars", f"@{told}")
+    return f"exit code {done.code}\n{done.said}"
 
 
 @contextlib.contextmanager

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from deployments import GOOD, to
-from plays import DEPLOY, SITE, fails, play, succeeds
-from slots import agree_on, record, served
-from stack import output_of
 
+from tests.stack.deployments import GOOD, to
+from tests.stack.host import output_of
+from tests.stack.plays import DEPLOY, SITE, fails, play, succeeds
+from tests.stack.slots import agree_on, record, served
 from tests.testbed import hosts
 
 pytestmark = pytest.mark.usefixtures("deployable")

@@ -1,30 +1,17 @@
-"""What several tests of a deployed stack do: look at its containers, run programs on the host, call the API."""
+"""A host with a deployed stack: programs run on it, and what Docker, the backend and the database say there."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shlex
-import ssl
 import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
-
-import requests
-from websockets.exceptions import InvalidStatus
-from websockets.sync.client import ClientConnection, connect
-from websockets.typing import Subprotocol
 
 from tests.testbed import hosts
 
-ROOT = Path(__file__).resolve().parents[3]
 PROJECT = "/opt/tradingbot"
-# Molecule asks for colour, which would break up the words that tests look for.
-PLAIN = {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
 COMPOSE = f"docker compose --project-directory {PROJECT}"
 LABEL = "com.docker.compose.project=tradingbot"
 
@@ -42,30 +29,6 @@ def output_of(machine: hosts.Host, command: str, stdin: str = "", seconds: float
     done = run_on(machine, command, stdin, seconds)
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done.stdout.strip()
-
-
-def deploy(inventory: str, *arguments: str, playbook: str = "site.yml") -> subprocess.CompletedProcess[str]:
-    """Run a playbook of the project on the host, with *arguments*."""
-    return subprocess.run(
-        ["ansible-playbook", playbook, "--inventory", inventory, *arguments],
-        cwd=ROOT,
-        env=os.environ | PLAIN,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-
-
-def apply_role(host: Any, role: str, **variables: Any) -> str:
-    """Apply one role to the host with *variables* on top of the inventory's; return the output."""
-    play = {"hosts": host.backend.host, "become": True, "roles": [f"tradingbot.stack.{role}"]}
-    with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
-        file.write(json.dumps([play]))
-        file.flush()
-        inventory = host.backend.ansible_inventory
-        done = deploy(inventory, "--extra-vars", json.dumps(variables), playbook=file.name)
-    return done.stdout + done.stderr
 
 
 def active_slot(machine: hosts.Host) -> str:
@@ -119,45 +82,6 @@ def query(machine: hosts.Host, password: str, sql: str) -> list[str]:
     client = "psql -XAtq -v ON_ERROR_STOP=1 -h 127.0.0.1 -U tradingbot_readonly -d tradingbot -f -"
     script = shlex.quote(f"read -r PGPASSWORD; export PGPASSWORD; exec {client}")
     return output_of(machine, f"{COMPOSE} exec -T postgres sh -c {script}", f"{password}\n{sql}\n").splitlines()
-
-
-def call(method: str, url: str, **options: Any) -> requests.Response:
-    """Send a request through nginx; an API limit that other tests have used up is waited for."""
-    for _ in range(30):
-        answer = requests.request(method, url, verify=False, timeout=20, **options)
-        if answer.status_code != 429:
-            return answer
-        time.sleep(int(answer.headers["Retry-After"]))
-    raise AssertionError("still over the limit after 30 attempts")
-
-
-@contextlib.contextmanager
-def live_events(https_url: str, api_key: str, **options: Any) -> Iterator[ClientConnection]:
-    """Open a WebSocket, with a ticket, that gets the user's events from now on."""
-    with open_live(https_url, api_key, **options) as socket:
-        assert json.loads(socket.recv(timeout=10))["type"] == "ready"
-        yield socket
-
-
-def open_live(https_url: str, api_key: str, **options: Any) -> ClientConnection:
-    """Get a ticket and open a WebSocket with it; the API limit that other tests have used up is waited for."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    address = "wss" + https_url.removeprefix("https") + "/api/v1/ws"
-    for _ in range(30):
-        made = call("POST", f"{https_url}/api/v1/ws/tickets", headers={"X-API-Key": api_key})
-        assert made.status_code == 201, made.text
-        protocols = [Subprotocol(name) for name in made.json()["protocols"]]
-        try:
-            opened: ClientConnection = connect(address, ssl=context, subprotocols=protocols, open_timeout=20, **options)
-            return opened
-        except InvalidStatus as refused:
-            # The handshake is a request, too, and counts against the same limit as the ticket before it.
-            if refused.response.status_code != 429:
-                raise
-            time.sleep(int(refused.response.headers["Retry-After"]))
-    raise AssertionError("still over the limit after 30 attempts")
 
 
 def wait_until(holds: Callable[[], bool], seconds: float, what: str) -> float:

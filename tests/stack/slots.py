@@ -7,8 +7,7 @@ import re
 import time
 from typing import Any
 
-from stack import COMPOSE, PROJECT, output_of, run_on
-
+from tests.stack.host import COMPOSE, PROJECT, output_of, run_on
 from tests.testbed import hosts
 
 LOOK = f"""

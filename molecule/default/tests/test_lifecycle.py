@@ -1,4 +1,4 @@
-"""Services that die come back, a reboot brings all back, an outage is named, and no alert is lost. Last in order."""
+"""Services that die come back, a reboot brings all back, an outage is named, and no alert is lost."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import requests
-from stack import COMPOSE, active_slot, call, output_of, services, slot_address, wait_until, worker_processes
 
+from tests.stack.api import call
+from tests.stack.host import COMPOSE, active_slot, output_of, services, slot_address, wait_until, worker_processes
 from tests.testbed import hosts
 
+pytestmark = pytest.mark.alone
 BACK_WITHIN = 5.0
 # Runs on the host, so that no connection from here adds to the time: kills, then asks until the new one serves.
 KILL = """
