@@ -59,9 +59,20 @@ $(BACKEND_VENV)/.installed: backend/requirements-dev.txt backend/requirements-bu
 	@$(BACKEND_VENV)/bin/python -m pip check -q --disable-pip-version-check
 	@touch $@
 
+TESTS_NEED := venv $(BACKEND_VENV)/.installed .cache/models/tiny-lstm/1/manifest.json
+
+.PHONY: tools-for-tests
+tools-for-tests: $(TESTS_NEED)
+
 .PHONY: test
-test: venv $(BACKEND_VENV)/.installed .cache/models/tiny-lstm/1/manifest.json ## All checks: lint, unit, backend, and the scenarios on real hosts (STAGES="lint unit" for some)
+test: ## All checks: lint, unit, backend, and the scenarios on real hosts (STAGES="lint unit" for some)
+	@$(MAKE) --no-print-directory --jobs 2 tools-for-tests
 	@$(BIN)/python tests/run.py $(STAGES)
+
+.PHONY: test-all
+test-all: ## The same with every moment of every kill, for a release
+	@$(MAKE) --no-print-directory --jobs 2 tools-for-tests
+	@$(BIN)/python tests/run.py --all $(STAGES)
 
 .PHONY: bench
 bench: venv $(BACKEND_VENV)/.installed ## Measure: backend, deploy, re-run, memory, requests per second (docs/benchmarks.md)

@@ -1,33 +1,58 @@
-"""`make test`: every check of the project, stage by stage, with the time that each one took.
+"""`make test`: every check of the project in stages, two at once, with the time that each one took.
 
-All stages run, also after one has failed, so that one run shows all that is wrong.
+All stages run, also after one has failed, so that one run shows all that is wrong. How to read it: docs/testing.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
 import os
+import random
+import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORTS = ROOT / ".testbed" / "reports"
 BACKEND = ROOT / "backend"
 BACKEND_BIN = ROOT / ".cache" / "backend-venv" / "bin"
+# Time for an interrupted stage to put its own processes to an end.
+GRACE_SECONDS = 20
+WHY_LINES, LOG_LINES = 6, 15
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+# A line of pytest -v, with its outcome before the percentage, or behind it when several processes share the tests.
+OUTCOME = re.compile(r"(PASSED|FAILED|ERROR) +\[ *\d+%\]|\[ *\d+%\] (PASSED|FAILED|ERROR)")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A named list of commands; a stage with tests of its own leaves a JUnit report, any other counts as one test."""
+    """A named list of commands; a stage with tests of its own leaves JUnit reports, any other counts as one test."""
 
     name: str
     commands: list[list[str]]
     folder: Path = ROOT
+    after: tuple[str, ...] = ()
+    """The stages that must have ended before, whatever came of them."""
+    alone: bool = False
+    """It measures time or counts requests: nothing else runs meanwhile, and it comes after all that need not."""
+    scenario: str = ""
+    """The Molecule scenario that it runs; its host is gone when the stage has ended, unless `keeps_host`."""
+    keeps_host: bool = False
+    tests: str = ""
+    """What pytest's `-m` selects."""
 
     @property
     def search_path(self) -> str:
@@ -35,14 +60,21 @@ class Stage:
         first = BACKEND_BIN if self.folder == BACKEND else Path(sys.executable).parent
         return os.pathsep.join([str(first), os.environ["PATH"]])
 
+    @property
+    def file(self) -> str:
+        """The beginning of the names of its log and its reports."""
+        return self.name.replace(" ", "-")
+
 
 def stages() -> list[Stage]:
-    """Return all stages, the quick ones first."""
+    """Return all stages in the order in which they start when nothing holds them up."""
     dockerfiles = sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("tests/testbed/images/*/Dockerfile"))
     scripts = sorted(
         str(p.relative_to(ROOT)) for folder in ("roles", "tests", ".ci") for p in (ROOT / folder).rglob("*.sh")
     )
+    bed = ("test bed",)
     return [
+        Stage("test bed", [[sys.executable, "-m", "tests.testbed", "up"]]),
         Stage("lint ansible", [["ansible-lint", "--offline"], ["yamllint", "--strict", "."]]),
         Stage(
             "lint python",
@@ -55,94 +87,312 @@ def stages() -> list[Stage]:
             [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy", "src", "tests", "tools"]],
             folder=BACKEND,
         ),
-        Stage("unit", [["pytest", "-q", "-n", "2", "tests/unit"]]),
-        Stage("test bed", [[sys.executable, "-m", "tests.testbed", "up"]]),
-        Stage("stand-ins", [["pytest", "-q", "tests/testbed"]]),
+        Stage("unit", [["pytest", "-v", "-n", "2", "tests/unit"]]),
+        Stage(
+            "molecule default",
+            [["molecule", "test", "-s", "default", "--destroy", "never"]],
+            after=bed,
+            scenario="default",
+            keeps_host=True,
+            tests="not alone",
+        ),
         Stage(
             "backend",
             # Tests of one file share what they make.
-            [["pytest", "-q", "-n", "2", "--dist", "loadfile", "--cov", "--cov-report=term:skip-covered"]],
+            [["pytest", "-v", "-n", "2", "--dist", "loadfile", "--cov", "--cov-report=term:skip-covered"]],
             folder=BACKEND,
         ),
-        Stage("molecule refusals", [["molecule", "test", "-s", "refusals"]]),
-        Stage("molecule default", [["molecule", "test", "-s", "default"]]),
-        Stage("molecule newer", [["molecule", "test", "-s", "newer"]]),
-        Stage("molecule deploy", [["molecule", "test", "-s", "deploy"]]),
+        Stage(
+            "molecule newer",
+            [["molecule", "test", "-s", "newer", "--destroy", "never"]],
+            after=bed,
+            scenario="newer",
+            keeps_host=True,
+            tests="not alone",
+        ),
+        # Its host starts from the one that the scenario default has saved.
+        Stage(
+            "molecule operations",
+            [["molecule", "test", "-s", "operations"]],
+            after=("test bed", "molecule default"),
+            scenario="operations",
+        ),
+        Stage("molecule refusals", [["molecule", "test", "-s", "refusals"]], after=bed, scenario="refusals"),
+        Stage("stand-ins", [["pytest", "-v", "tests/testbed"]], after=bed),
+        Stage(
+            "molecule default alone",
+            [["molecule", "verify", "-s", "default"], ["molecule", "destroy", "-s", "default"]],
+            after=("molecule default",),
+            alone=True,
+            scenario="default",
+            tests="alone",
+        ),
+        Stage(
+            "molecule newer alone",
+            [["molecule", "verify", "-s", "newer"], ["molecule", "destroy", "-s", "newer"]],
+            after=("molecule newer",),
+            alone=True,
+            scenario="newer",
+            tests="alone",
+        ),
+        Stage(
+            "molecule deploy",
+            [["molecule", "test", "-s", "deploy"]],
+            after=("test bed", "molecule default"),
+            alone=True,
+            scenario="deploy",
+        ),
     ]
 
 
-@dataclass
-class Result:
-    """What came of a stage."""
+@dataclass(frozen=True)
+class Failure:
+    """A test that failed, or a command of a stage: its name, why, and a line that runs it again."""
 
     name: str
-    seconds: float
-    passed: int
-    failed: list[str]
-    """The tests that failed, each with the first line of why; the command, for a stage without tests of its own."""
+    why: list[str]
+    again: str
 
 
-def run(stage: Stage) -> Result:
-    """Run the commands of *stage* in turn until one fails, showing their output."""
-    print(f"\n===== {stage.name} =====", flush=True)
-    report = REPORTS / f"{stage.name.replace(' ', '-')}.xml"
-    environment = {**os.environ, "PATH": stage.search_path, "PYTEST_ADDOPTS": f"--junitxml={report}"}
-    started = time.monotonic()
-    failed = ""
-    for command in stage.commands:
-        print(f"$ {' '.join(command)}", flush=True)
-        program = shutil.which(command[0], path=stage.search_path)
-        if program is None:
-            print(f"{command[0]} is not installed: `make venv` installs it")
-        if program is None or subprocess.call([program, *command[1:]], cwd=stage.folder, env=environment) != 0:
-            failed = " ".join(command)
-            print(f"FAILED: {failed} (in {stage.folder})", flush=True)
-            break
-    passed, broken = read_report(report)
-    if failed and not broken:
-        broken = [failed]
-    elif not failed and not passed:
-        passed = 1
-    return Result(stage.name, time.monotonic() - started, passed, broken)
+@dataclass
+class Run:
+    """A stage that runs or has ended."""
+
+    stage: Stage
+    started: float = field(default_factory=time.monotonic)
+    ended: float | None = None
+    passed: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def log(self) -> Path:
+        """The file with all that its commands print."""
+        return REPORTS / f"{self.stage.file}.log"
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken so far, or in all."""
+        return (self.ended or time.monotonic()) - self.started
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many tests have passed and failed: from the log while it runs, then from the reports."""
+        if self.ended is not None:
+            return self.passed, len(self.failures)
+        outcomes = [a or b for a, b in OUTCOME.findall(ANSI.sub("", self.log.read_text(errors="replace")))]
+        return outcomes.count("PASSED"), len(outcomes) - outcomes.count("PASSED")
+
+    def line(self) -> list[str]:
+        """Return what is shown of it: name, seconds, tests passed and failed."""
+        passed, failed = self.counts()
+        return [self.stage.name, f"{self.seconds:.0f}", str(passed), str(failed)]
+
+    async def execute(self, environment: dict[str, str]) -> None:
+        """Run the commands of the stage in turn until one fails, with their output in its log."""
+        stage, failed = self.stage, ""
+        reports = [REPORTS / f"{stage.file}-{number}.xml" for number in range(len(stage.commands))]
+        with self.log.open("w") as log:
+            for command, report in zip(stage.commands, reports, strict=True):
+                options = [f"--junitxml={report}", *(["-m", stage.tests] if stage.tests else [])]
+                told = {"PATH": stage.search_path, "PYTEST_ADDOPTS": shlex.join(options)}
+                print(f"$ {shlex.join(command)}", file=log, flush=True)
+                program = shutil.which(command[0], path=stage.search_path)
+                if program is None:
+                    print(f"{command[0]} is not installed: `make venv` installs it", file=log, flush=True)
+                if program is None or await call([program, *command[1:]], log.fileno(), stage, environment | told):
+                    failed = shlex.join(command)
+                    break
+        if stage.scenario and not stage.keeps_host:
+            remove_hosts([stage.scenario])
+        for report in reports:
+            passed, failures = read_report(report, stage)
+            self.passed += passed
+            self.failures += failures
+        if failed and not self.failures:
+            end = ANSI.sub("", self.log.read_text(errors="replace")).splitlines()[-LOG_LINES:]
+            self.failures = [Failure(failed, end, f'make test STAGES="{stage.name}"')]
+        elif not failed and not self.passed:
+            self.passed = 1
+        self.ended = time.monotonic()
 
 
-def read_report(report: Path) -> tuple[int, list[str]]:
+async def call(command: list[str], log: int, stage: Stage, environment: dict[str, str]) -> int:
+    """Run a command to its end and return its exit code. When this is cancelled, its processes are ended, too."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=stage.folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    try:
+        return await process.wait()
+    except asyncio.CancelledError:
+        for number in (signal.SIGINT, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), GRACE_SECONDS)
+        raise
+
+
+def remove_hosts(names: list[str]) -> None:
+    """Remove the hosts of these scenarios, when there are any."""
+    subprocess.run(
+        [sys.executable, "-m", "tests.testbed", "remove", *names], cwd=ROOT, check=False, capture_output=True
+    )
+
+
+def read_report(report: Path, stage: Stage) -> tuple[int, list[Failure]]:
     """Return how many tests of a JUnit report passed, and what the others said; a skipped test has not passed."""
     if not report.exists():
         return 0, []
-    passed, broken = 0, []
+    passed, failures = 0, []
     for case in ElementTree.parse(report).getroot().iter("testcase"):
         outcomes = [outcome for kind in ("failure", "error", "skipped") for outcome in case.iter(kind)]
         if outcomes:
-            why = outcomes[0].get("message", "").partition("\n")[0]
-            broken.append(f"{case.get('classname')}::{case.get('name')}: {why}")
+            why = [line for line in outcomes[0].get("message", "").splitlines() if line.strip()][:WHY_LINES]
+            file, name = f"{case.get('classname', '').replace('.', '/')}.py", case.get("name", "")
+            failures.append(Failure(f"{file}::{name}", why, again(stage, file, name)))
         else:
             passed += 1
-    return passed, broken
+    return passed, failures
 
 
-def main() -> int:
+def again(stage: Stage, file: str, name: str) -> str:
+    """Return the line that runs one test again."""
+    if stage.scenario:
+        chosen = shlex.quote(f"-k {name.partition('[')[0]}")
+        return (
+            f"PYTEST_ADDOPTS={chosen} .venv/bin/molecule verify -s {stage.scenario}   # first: molecule converge -s …"
+        )
+    test = shlex.quote(f"{file}::{name}")
+    if stage.folder == BACKEND:
+        return f"cd backend && {os.path.relpath(BACKEND_BIN, BACKEND)}/pytest {test}"
+    return f".venv/bin/pytest {test}"
+
+
+class Lanes:
+    """Runs stages, several at once, and shows how it goes."""
+
+    def __init__(self, chosen: list[Stage], jobs: int, environment: dict[str, str]) -> None:
+        self.runs: list[Run] = []
+        self._waiting = list(chosen)
+        self._names = {stage.name for stage in chosen}
+        self._jobs = jobs
+        self._environment = environment
+        self._tasks: dict[asyncio.Task[None], Run] = {}
+        self._console = Console()
+
+    async def run(self) -> None:
+        """Run all stages. When this is cancelled, those that run are ended and no host is left."""
+        live = Live(get_renderable=self._picture, console=self._console, refresh_per_second=1, transient=True)
+        with live if self._console.is_terminal else contextlib.nullcontext():
+            try:
+                while self._waiting or self._tasks:
+                    for stage in [stage for stage in self._waiting if self._may_start(stage)]:
+                        # Whether it still may depends on what has been started before it.
+                        if self._may_start(stage):
+                            self._start(stage)
+                    ended, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+                    for task in ended:
+                        self._end(task)
+            finally:
+                for task in self._tasks:
+                    task.cancel()
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+                if self._tasks:
+                    remove_hosts(sorted({run.stage.scenario for run in self.runs if run.stage.scenario}))
+
+    def _may_start(self, stage: Stage) -> bool:
+        """Return whether there is a lane for a stage, and nothing that it has to wait for."""
+        ended = {run.stage.name for run in self.runs if run.ended is not None}
+        running = list(self._tasks.values())
+        if len(running) >= self._jobs or not self._names.intersection(stage.after) <= ended:
+            return False
+        if stage.alone:
+            return not running and all(other.alone for other in self._waiting)
+        return not any(run.stage.alone for run in running)
+
+    def _start(self, stage: Stage) -> None:
+        run = Run(stage)
+        run.log.touch()
+        self.runs.append(run)
+        self._waiting.remove(stage)
+        self._tasks[asyncio.create_task(run.execute(self._environment))] = run
+        if not self._console.is_terminal:
+            print(f"{stage.name}: started", flush=True)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        run = self._tasks.pop(task)
+        task.result()
+        name, seconds, passed, failed = run.line()
+        self._console.print(f"{name}: {passed} passed, {failed} failed, {seconds} s", highlight=False)
+
+    def _picture(self) -> Table:
+        table = Table.grid(padding=(0, 2))
+        for run in self._tasks.values():
+            name, seconds, passed, failed = run.line()
+            table.add_row("…", name, f"{seconds} s", f"{passed} passed", f"{failed} failed")
+        return table
+
+
+def summary(runs: list[Run], seconds: float, seed: str) -> str:
+    """Return the table of all stages, what failed and why, and the closing line that counts."""
+    lines = ["", f"{'STAGE':<24} {'SECONDS':>8} {'PASSED':>7} {'FAILED':>7}"]
+    for run in runs:
+        name, took, passed, failed = run.line()
+        note = "" if run.ended is not None else "  interrupted"
+        lines.append(f"{name:<24} {took:>8} {passed:>7} {failed:>7}{note}")
+    together = sum(run.seconds for run in runs)
+    lines.append(f"{'all':<24} {seconds:>8.0f}   ({together:.0f} s one after the other; TEST_SEED={seed})")
+    for run in runs:
+        for failure in run.failures:
+            lines += ["", f"FAILED {run.stage.name}: {failure.name}", *(f"    {line}" for line in failure.why)]
+            lines += [f"  log:   {run.log.relative_to(ROOT)}", f"  again: TEST_SEED={seed} {failure.again}"]
+    lines += ["", f"{sum(run.passed for run in runs)} passed, {sum(len(run.failures) for run in runs)} failed"]
+    return "\n".join(lines)
+
+
+async def interruptible(lanes: Lanes) -> bool:
+    """Run all stages; return whether somebody interrupted that, by Ctrl-C or SIGTERM."""
+    task = asyncio.create_task(lanes.run())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        await task
+    except asyncio.CancelledError:
+        return True
+    return False
+
+
+def main(arguments: list[str] | None = None) -> int:
     """Run the stages that were asked for, all by default. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="tests/run.py", description="All checks, stage by stage.")
+    parser = argparse.ArgumentParser(prog="tests/run.py", description="All checks, in stages. See docs/testing.md.")
     parser.add_argument("stage", nargs="*", help="run only the stages whose name begins so, like: lint, unit, molecule")
-    wanted = parser.parse_args().stage
-    chosen = [s for s in stages() if not wanted or any(s.name.startswith(w) for w in wanted)]
+    parser.add_argument(
+        "-j", "--jobs", type=int, default=min(2, os.cpu_count() or 1), help="stages at once (default: 2)"
+    )
+    parser.add_argument("--all", action="store_true", help="kill at all moments, not at some of them: for a release")
+    given = parser.parse_args(arguments)
+    chosen = [s for s in stages() if not given.stage or any(s.name.startswith(w) for w in given.stage)]
     if not chosen:
-        parser.error(f"no stage begins with {', '.join(wanted)}; there are: {', '.join(s.name for s in stages())}")
+        names = ", ".join(s.name for s in stages())
+        parser.error(f"no stage begins with {', '.join(given.stage)}; there are: {names}")
+    if given.jobs < 1:
+        parser.error("--jobs: at least 1")
+    seed = os.environ.get("TEST_SEED") or str(random.randrange(1_000_000))
+    environment = os.environ | {"TEST_SEED": seed} | ({"TEST_ALL": "1"} if given.all else {})
     shutil.rmtree(REPORTS, ignore_errors=True)
     REPORTS.mkdir(parents=True)
-    results = [run(stage) for stage in chosen]
-
-    print(f"\n{'STAGE':<20} {'SECONDS':>8} {'PASSED':>7} {'FAILED':>7}")
-    for result in results:
-        print(f"{result.name:<20} {result.seconds:>8.0f} {result.passed:>7} {len(result.failed):>7}")
-    print(f"{'all':<20} {sum(r.seconds for r in results):>8.0f}")
-    for result in results:
-        for name in result.failed:
-            print(f"FAILED {result.name}: {name}")
-    failed = sum(len(r.failed) for r in results)
-    print(f"\n{sum(r.passed for r in results)} passed, {failed} failed", flush=True)
-    return 1 if failed else 0
+    started = time.monotonic()
+    lanes = Lanes(chosen, given.jobs, environment)
+    interrupted = asyncio.run(interruptible(lanes))
+    print(summary(lanes.runs, time.monotonic() - started, seed), flush=True)
+    if interrupted:
+        return 130
+    return 1 if any(run.failures for run in lanes.runs) else 0
 
 
 if __name__ == "__main__":
