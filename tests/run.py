@@ -66,6 +66,11 @@ class Stage:
         return self.name.replace(" ", "-")
 
 
+def fresh(scenario: str) -> list[list[str]]:
+    """Return the commands that run a scenario on a new host and keep it: `--destroy never` also keeps an old one."""
+    return [["molecule", "destroy", "-s", scenario], ["molecule", "test", "-s", scenario, "--destroy", "never"]]
+
+
 def stages() -> list[Stage]:
     """Return all stages in the order in which they start when nothing holds them up."""
     dockerfiles = sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("tests/testbed/images/*/Dockerfile"))
@@ -90,7 +95,7 @@ def stages() -> list[Stage]:
         Stage("unit", [["pytest", "-v", "-n", "2", "tests/unit"]]),
         Stage(
             "molecule default",
-            [["molecule", "test", "-s", "default", "--destroy", "never"]],
+            fresh("default"),
             after=bed,
             scenario="default",
             keeps_host=True,
@@ -104,7 +109,7 @@ def stages() -> list[Stage]:
         ),
         Stage(
             "molecule newer",
-            [["molecule", "test", "-s", "newer", "--destroy", "never"]],
+            fresh("newer"),
             after=bed,
             scenario="newer",
             keeps_host=True,

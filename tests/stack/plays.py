@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
@@ -61,6 +62,8 @@ class Run:
         self._lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+        # A test that fails, or is interrupted, leaves no play behind.
+        atexit.register(self._kill)
 
     def _read(self) -> None:
         assert self._process.stdout
@@ -87,9 +90,13 @@ class Run:
             assert time.monotonic() < until, f"{what}: not within {LONGEST} s:\n{self.said}"
             time.sleep(0.02)
 
+    def _kill(self) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+
     def kill(self) -> Done:
         """Kill the run and all its processes on this machine, as the death of the machine would."""
-        os.killpg(self._process.pid, signal.SIGKILL)
+        self._kill()
         return self.end()
 
     def end(self) -> Done:
@@ -97,7 +104,7 @@ class Run:
         try:
             code = self._process.wait(timeout=LONGEST)
         except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            self._kill()
             raise AssertionError(f"no end after {LONGEST} s:\n{self.said}") from None
         # A connection that Ansible keeps open for later runs may keep the pipe open, too.
         self._reader.join(2)
