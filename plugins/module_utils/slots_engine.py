@@ -9,10 +9,12 @@ import json
 import os
 import re
 import subprocess
+import urllib.parse
 from pathlib import Path
 from typing import NamedTuple
 
 from ansible_collections.tradingbot.stack.plugins.module_utils import slots_record as records
+from ansible_collections.tradingbot.stack.plugins.module_utils import target
 
 PORT = 8001
 ESTABLISHED = "01"
@@ -59,9 +61,9 @@ class Engine:
             raise records.SlotError(f"`{' '.join(command)}` failed: " + "\n".join(said))
         return done.stdout
 
-    def up(self, service: str) -> None:
-        """Make and start the container of a service, or replace one whose definition changed."""
-        self._compose("up", "--detach", "--no-deps", "--no-build", "--pull", "never", "--quiet-pull", service)
+    def up(self, *services: str) -> None:
+        """Make and start the containers of services, or replace those whose definition changed."""
+        self._compose("up", "--detach", "--no-deps", "--no-build", "--pull", "never", "--quiet-pull", *services)
 
     def remove(self, service: str) -> None:
         """Stop a service with SIGTERM, as long as its grace period allows, and remove its container."""
@@ -84,19 +86,20 @@ class Engine:
         identity = self._identity(service)
         if not identity:
             return None
-        done = self._run("docker", "inspect", identity)
-        if done.returncode != 0:
+        found = target.docker_get(f"/containers/{identity}/json", timeout=self._timeout)
+        if found is None:
             return None
-        found = json.loads(done.stdout)[0]
         return State(found["State"]["Running"], found["RestartCount"], found["State"]["Pid"])
 
     def _identity(self, service: str) -> str:
+        # Asked over the engine's socket: it is asked often while a slot starts, and the command takes a core from that.
         labels = {"project": "tradingbot", "service": service, "oneoff": "False"}
-        filters = [f"--filter=label=com.docker.compose.{name}={value}" for name, value in labels.items()]
-        done = self._run("docker", "ps", "--all", "--quiet", "--no-trunc", *filters)
-        if done.returncode != 0:
-            raise records.SlotError(f"`docker ps` failed: {done.stderr.strip()}")
-        return done.stdout.strip().split("\n")[0]
+        filters = {"label": [f"com.docker.compose.{name}={value}" for name, value in labels.items()]}
+        resource = f"/containers/json?all=true&filters={urllib.parse.quote(json.dumps(filters))}"
+        found = target.docker_get(resource, timeout=self._timeout)
+        if found is None:
+            raise records.SlotError("the Docker engine does not answer: `systemctl status docker` on the host")
+        return str(found[0]["Id"]) if found else ""
 
     def logs(self, service: str, lines: int = 20) -> str:
         """Return the end of a service's log."""

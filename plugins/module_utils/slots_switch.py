@@ -44,7 +44,7 @@ MOST_RESTARTS = 3
 class Host(Protocol):
     """What a change does to a host; see `slots_engine.Engine`."""
 
-    def up(self, service: str) -> None: ...
+    def up(self, *services: str) -> None: ...
     def remove(self, service: str) -> None: ...
     def stop_container(self, service: str) -> None: ...
     def start_container(self, service: str) -> None: ...
@@ -138,10 +138,10 @@ class Change:
 
     def _keep_up(self) -> bool:
         changed = records.write_record(self._layout, self.record)
-        for service in (service_of(str(self.record.active)), "worker"):
-            before = self._host.state(service)
-            self._host.up(service)
-            changed = changed or before != self._host.state(service)
+        services = (service_of(str(self.record.active)), "worker")
+        before = [self._host.state(service) for service in services]
+        self._host.up(*services)
+        changed = changed or before != [self._host.state(service) for service in services]
         if changed:
             with self._step("start what was down"):
                 self._wait_until_ready(str(self.record.active))

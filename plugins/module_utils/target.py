@@ -53,6 +53,11 @@ def memory_available_mb(root: Path = ROOT) -> int:
     return int(found.group(1)) // 1024 if found else 0
 
 
+def sysctl(name: str, root: Path = ROOT) -> list[str]:
+    """Return the words of a kernel setting's value; empty when the kernel does not have it."""
+    return _text(root / "proc/sys" / name.replace(".", "/")).split()
+
+
 def cgroup_controllers(root: Path = ROOT) -> set[str]:
     """Return the cgroup controllers that are on, of version 2 and of version 1."""
     found: set[str] = set()

@@ -49,6 +49,11 @@ options:
     description: Release to run; its files are in C(backend/releases). With O(state=previous) also a version.
     type: str
     default: ""
+  image:
+    description: Name of an image, for O(state=looked), which tells whether the host has it.
+    type: str
+    default: ""
+    version_added: "0.4.0"
   about:
     description:
       - What is known of O(release), to be kept with it, for O(state=present) - C(version), C(image), C(secrets) (names
@@ -125,6 +130,10 @@ ready:
   description: Whether the slot that gets the requests says that it is ready, with database and schema.
   type: bool
   returned: when O(state=looked)
+image:
+  description: What the engine says of O(image); null when the host does not have it.
+  type: dict
+  returned: when O(state=looked)
 memory_available_mb:
   description: Memory that a second slot could have, in MiB (proc(5), MemAvailable).
   type: int
@@ -162,7 +171,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.tradingbot.stack.plugins.module_utils import slots_record as records
 from ansible_collections.tradingbot.stack.plugins.module_utils.slots_engine import Engine
 from ansible_collections.tradingbot.stack.plugins.module_utils.slots_switch import FAILURES, READY, Change, Limits
-from ansible_collections.tradingbot.stack.plugins.module_utils.target import memory_available_mb
+from ansible_collections.tradingbot.stack.plugins.module_utils.target import docker_get, memory_available_mb
 
 RUN_DIR = Path("/run/tradingbot")
 LONGEST_CHANGE = 600
@@ -200,7 +209,7 @@ def facts(layout: records.Layout) -> dict[str, Any]:
     }
 
 
-def looked(layout: records.Layout) -> dict[str, Any]:
+def looked(layout: records.Layout, image: str = "") -> dict[str, Any]:
     """Return what is there, and what room there is."""
     free = os.statvfs("/var/lib/docker" if os.path.isdir("/var/lib/docker") else "/")
     found = facts(layout)
@@ -208,6 +217,7 @@ def looked(layout: records.Layout) -> dict[str, Any]:
     known = active in layout.addresses
     return found | {
         "ready": known and Engine(layout).request(active, "GET", READY)[0] == 200,
+        "image": docker_get(f"/images/{image}/json") if image else None,
         "memory_available_mb": memory_available_mb(),
         "disk_free_mb": free.f_bavail * free.f_frsize // 1024**2,
     }
@@ -317,6 +327,7 @@ def main() -> None:
                 "default": "present",
             },
             "release": {"type": "str", "default": ""},
+            "image": {"type": "str", "default": ""},
             "about": {"type": "dict", "default": {}},
             "ready_timeout": {"type": "float", "default": 120},
             "settle_seconds": {"type": "float", "default": 2.5},
@@ -333,7 +344,7 @@ def main() -> None:
     layout = records.Layout(Path(asked["project_dir"]), asked["slots"], tuple(asked["publish"]))
     try:
         if asked["state"] == "looked":
-            module.exit_json(changed=False, **looked(layout))
+            module.exit_json(changed=False, **looked(layout, asked["image"]))
         if module.check_mode:
             found = facts(layout)
             wanted = asked["release"] or found["release"]

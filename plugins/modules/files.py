@@ -33,6 +33,23 @@ options:
     description: Mode of the files.
     type: str
     default: "0644"
+  modes:
+    description: Modes of files that differ from O(mode), by path below O(base).
+    type: dict
+    default: {}
+    version_added: "0.4.0"
+  force:
+    description: Whether files that exist get the given contents. With V(false) they only get their owner and mode.
+    type: bool
+    default: true
+    version_added: "0.4.0"
+  validate:
+    description:
+      - Commands that must accept the new contents of a file before it is replaced, by path below O(base).
+      - C(%s) stands for the path of a temporary file. A file that does not change is not validated.
+    type: dict
+    default: {}
+    version_added: "0.4.0"
   folders:
     description: Folders to make. Folders above them that are missing are made alike.
     type: list
@@ -78,6 +95,14 @@ EXAMPLES = r"""
     files:
       redis/conf/redis.conf: "{{ lookup('ansible.builtin.template', 'redis/conf/redis.conf.j2') }}"
       redis/compose.yaml: "{{ lookup('ansible.builtin.template', 'redis/compose.yaml.j2') }}"
+
+- name: Ensure the web server's configuration is one that it accepts
+  tradingbot.stack.files:
+    base: /etc/nginx
+    files:
+      nginx.conf: "{{ lookup('ansible.builtin.template', 'nginx.conf.j2') }}"
+    validate:
+      nginx.conf: nginx -t -q -c %s
 
 - name: Ensure the service can read its secrets
   tradingbot.stack.files:
@@ -130,22 +155,34 @@ def ensure_folder(module: AnsibleModule, wanted: dict[str, Any]) -> list[str]:
     return [str(path)] if ensure_attributes(module, path, wanted, False) else []
 
 
-def ensure_file(module: AnsibleModule, path: Path, content: str) -> tuple[list[str], dict[str, str] | None]:
+def validate(module: AnsibleModule, path: Path, command: str, temporary: str) -> None:
+    """Fail unless *command* accepts the new contents of *path*."""
+    code, out, error = module.run_command(command.replace("%s", temporary))
+    if code != 0:
+        said = (error or out).replace(temporary, str(path)).strip()
+        module.fail_json(msg=f"{path} stays as it is, because its new contents are not valid: {said}")
+
+
+def ensure_file(module: AnsibleModule, name: str, content: str) -> tuple[list[str], dict[str, str] | None]:
     """Write a file that differs; return the paths that changed, and the difference in its content."""
+    path = Path(module.params["base"]) / name
+    attributes = {"mode": module.params["modes"].get(name)}
     if path.is_dir():
         module.fail_json(msg=f"{path} is a folder and should be a file")
     new = content.encode()
     old = path.read_bytes() if path.exists() else b""
-    differs = new != old or not path.exists()
+    differs = not path.exists() or (module.params["force"] and new != old)
     if differs and not module.check_mode:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
         module.add_cleanup_file(temporary)
         with os.fdopen(descriptor, "wb") as file:
             file.write(new)
+        if name in module.params["validate"]:
+            validate(module, path, module.params["validate"][name], temporary)
         # Nobody else can read the new file before it has its owner and mode.
-        ensure_attributes(module, Path(temporary), {}, True)
+        ensure_attributes(module, Path(temporary), attributes, True)
         os.replace(temporary, path)
-    changed = ensure_attributes(module, path, {}, differs)
+    changed = ensure_attributes(module, path, attributes, differs)
     difference = {
         "before": old.decode(errors="replace"),
         "after": content,
@@ -169,6 +206,9 @@ def main() -> None:
             "owner": {"type": "str", "default": "root"},
             "group": {"type": "str", "default": "root"},
             "mode": {"type": "str", "default": "0644"},
+            "modes": {"type": "dict", "default": {}},
+            "force": {"type": "bool", "default": True},
+            "validate": {"type": "dict", "default": {}},
             "folders": {"type": "list", "elements": "dict", "default": [], "options": folder},
             "files": {"type": "dict", "default": {}},
         },
@@ -179,7 +219,7 @@ def main() -> None:
     paths = [path for wanted in module.params["folders"] for path in ensure_folder(module, wanted)]
     differences = []
     for name, content in module.params["files"].items():
-        changed, difference = ensure_file(module, Path(module.params["base"]) / name, str(content))
+        changed, difference = ensure_file(module, name, str(content))
         paths += changed
         if difference and module._diff:
             differences.append(difference)

@@ -113,6 +113,11 @@ options:
     type: list
     elements: path
     default: []
+  sysctls:
+    description: Kernel settings of which RV(facts) tells which ones do not hold.
+    type: dict
+    default: {}
+    version_added: "0.4.0"
   minimum_versions:
     description: Lowest versions of packages, by package name. Packages that are not installed are not checked.
     type: dict
@@ -192,15 +197,21 @@ facts:
     python:
       description: Whether the interpreter has the modules C(apt) and C(debian), which apt's modules need.
       type: dict
+    unset_sysctls:
+      description:
+        - Those of O(sysctls) that the kernel, or the file that a reboot reads, does not have with their values.
+      type: dict
     docker:
       description:
-        - C(running) tells whether an engine answers, C(options) what daemon.json holds,
-          C(options_pending) whether daemon.json was written after the engine last read it.
+        - C(running) tells whether an engine answers, C(enabled) whether its unit runs now and after a reboot,
+          C(options) what daemon.json holds, C(options_pending) whether daemon.json was written after the engine last
+          read it, C(network) whether it has the network of O(network).
       type: dict
     firewall:
       description:
         - C(installed) tells whether the host has a ruleset, C(confirmed) whether the one that was last
-          rendered is the one that was confirmed, and is loaded.
+          rendered is the one that was confirmed, and is loaded, C(enabled) whether its unit runs now and after a
+          reboot.
       type: dict
 """
 
@@ -223,6 +234,7 @@ Problem = dict[str, str]
 DAEMON_JSON = Path("/etc/docker/daemon.json")
 RULESET = Path("/etc/tradingbot/firewall.nft")
 CONFIRMED_RULESET = Path("/etc/tradingbot/firewall.confirmed.nft")
+SYSCTL_FILE = Path("/etc/sysctl.d/90-tradingbot.conf")
 NAME_TIMEOUT = 5.0
 # The backend's slots have the fourth and fifth address from the end of the network (00-wiring.yml).
 LONGEST_PREFIX = 27
@@ -451,14 +463,38 @@ def daemon_options(path: Path = DAEMON_JSON) -> dict[str, Any]:
     return options if isinstance(options, dict) else {}
 
 
-def daemon_options_pending(module: Any, path: Path = DAEMON_JSON) -> bool:
-    """Tell whether daemon.json is younger than the engine's last start or reload."""
-    if not path.exists() or not module.get_bin_path("systemctl"):
+def unset_sysctls(wanted: dict[str, Any], file: Path = SYSCTL_FILE, root: Path = target.ROOT) -> dict[str, Any]:
+    """Return those of *wanted* that the kernel or *file* does not have."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return {
+        name: value
+        for name, value in wanted.items()
+        if target.sysctl(name, root) != str(value).split() or f"{name}={value}" not in lines
+    }
+
+
+def unit(module: Any, name: str) -> dict[str, str]:
+    """Return what systemd knows of a unit; empty without systemd."""
+    if not module.get_bin_path("systemctl"):
+        return {}
+    properties = "ActiveState,UnitFileState,NeedDaemonReload,StateChangeTimestampMonotonic"
+    lines = module.run_command(["systemctl", "show", name, f"--property={properties}"])[1].splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def enabled(properties: dict[str, str]) -> bool:
+    """Return whether a unit runs as its file says, now and after a reboot."""
+    wanted = {"ActiveState": "active", "UnitFileState": "enabled", "NeedDaemonReload": "no"}
+    return wanted.items() <= properties.items()
+
+
+def daemon_options_pending(docker: dict[str, str], path: Path = DAEMON_JSON) -> bool:
+    """Return whether daemon.json is younger than the last start or reload of the engine's unit."""
+    since = docker.get("StateChangeTimestampMonotonic", "")
+    if not path.exists() or not since.isdigit():
         return False
-    command = ["systemctl", "show", "docker.service", "--value", "--property=StateChangeTimestampMonotonic"]
-    since = module.run_command(command)[1].strip()
     written = time.monotonic() - (time.time() - path.stat().st_mtime)
-    return since.isdigit() and int(since) > 0 and written > int(since) / 1e6
+    return int(since) > 0 and written > int(since) / 1e6
 
 
 def firewall_confirmed(module: Any) -> bool:
@@ -473,6 +509,7 @@ def firewall_confirmed(module: Any) -> bool:
 def gather(module: Any) -> dict[str, Any]:
     """Return the facts of RETURN."""
     release = target.os_release()
+    docker, network = unit(module, "docker.service"), module.params["network"]
     return {
         "os": {
             "id": release.get("ID", ""),
@@ -484,15 +521,19 @@ def gather(module: Any) -> dict[str, Any]:
         "connection": target.ssh_connection(),
         "packages": installed_packages(module, module.params["packages"]),
         "missing_files": [path for path in module.params["files"] if not os.path.exists(path)],
+        "unset_sysctls": unset_sysctls(module.params["sysctls"]),
         "python": {name: importlib.util.find_spec(name) is not None for name in ("apt", "debian")},
         "docker": {
             "running": target.docker_get("/version") is not None,
+            "enabled": enabled(docker),
             "options": daemon_options(),
-            "options_pending": daemon_options_pending(module),
+            "options_pending": daemon_options_pending(docker),
+            "network": bool(network) and target.docker_get(f"/networks/{network['name']}") is not None,
         },
         "firewall": {
             "installed": RULESET.exists() or CONFIRMED_RULESET.exists(),
             "confirmed": firewall_confirmed(module),
+            "enabled": enabled(unit(module, "tradingbot-firewall.service")),
         },
     }
 
@@ -555,6 +596,7 @@ def main() -> None:
             },
             "packages": {"type": "list", "elements": "str", "default": []},
             "files": {"type": "list", "elements": "path", "default": []},
+            "sysctls": {"type": "dict", "default": {}},
             "minimum_versions": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,

@@ -104,6 +104,38 @@ def test_shows_no_content_without_diff(base: Path) -> None:
     assert told["diff"] == []
 
 
+def test_a_file_may_have_a_mode_of_its_own(base: Path) -> None:
+    wanted: dict[str, Any] = {
+        "folders": [{"path": "."}],
+        "files": {"run": "#!/bin/sh\n", "text": ""},
+        "modes": {"run": "0755"},
+    }
+    call(base, **wanted)
+    assert (mode(base / "run"), mode(base / "text")) == ("0755", "0644")
+    assert not call(base, **wanted)["changed"]
+
+
+def test_without_force_a_file_keeps_its_contents(base: Path) -> None:
+    wanted: dict[str, Any] = {"folders": [{"path": "."}], "files": {"choice": "blue"}, "force": False}
+    assert call(base, **wanted)["changed"]
+    (base / "choice").write_text("green")
+    (base / "choice").chmod(0o600)
+    assert call(base, **wanted)["paths"] == [str(base / "choice")]
+    assert ((base / "choice").read_text(), mode(base / "choice")) == ("green", "0644")
+    assert not call(base, **wanted)["changed"]
+
+
+def test_invalid_contents_do_not_reach_the_file(base: Path) -> None:
+    validated: dict[str, Any] = {"folders": [{"path": "."}], "validate": {"conf": "grep good %s", "other": "false"}}
+    call(base, **validated, files={"conf": "good 1"})
+    refused = call(base, ok=False, **validated, files={"conf": "bad"})
+    assert f"{base / 'conf'} stays as it is" in refused["msg"]
+    assert (base / "conf").read_text() == "good 1"
+    assert [path.name for path in base.iterdir()] == ["conf"]
+    assert call(base, check=True, **validated, files={"conf": "bad"})["changed"], "a dry run may lack the command"
+    assert not call(base, **validated, files={"conf": "good 1"})["changed"]
+
+
 @pytest.mark.parametrize("arguments", [{"folders": [{"path": "thing"}]}, {"files": {"folder": "text"}}])
 def test_refuses_what_is_there_as_something_else(base: Path, arguments: dict[str, Any]) -> None:
     call(base, folders=[{"path": "folder"}], files={"thing": "text"})

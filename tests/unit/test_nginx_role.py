@@ -190,15 +190,16 @@ def two_slots(wiring: dict[str, Any], groups: list[str]) -> dict[str, str]:
 
 
 def test_what_is_switched_while_nginx_runs_is_written_once() -> None:
-    tasks = yaml.safe_load((ROOT / "roles/nginx/tasks/configure.yml").read_text())
-    (task,) = [task for task in tasks if "ansible.builtin.copy" in task]
-    assert task["ansible.builtin.copy"]["force"] is False
-    contents = {item["name"]: item["content"] for item in task["loop"]}
-    assert contents["maintenance.conf"] == 'map "" $maintenance { default 0; }\n'
-    first = contents["upstream.conf"].replace("{{ nginx_upstreams | first }}", "backend-blue")
+    tasks = yaml.safe_load((ROOT / "roles/nginx/tasks/main.yml").read_text())
+    calls = [task["tradingbot.stack.files"] for task in tasks if "tradingbot.stack.files" in task]
+    (once,) = [call for call in calls if call.get("force") is False]
+    contents = once["files"]
+    assert contents["live/maintenance.conf"] == 'map "" $maintenance { default 0; }\n'
+    first = contents["live/upstream.conf"].replace("{{ nginx_upstreams | first }}", "backend-blue")
     assert first == 'map "" $active_backend { default backend-blue; }\n'
-    (template,) = [task["ansible.builtin.template"] for task in tasks if "ansible.builtin.template" in task]
-    assert "/live:/etc/tradingbot/live:ro" in template["validate"], "nginx -t reads them, too"
+    (configured,) = yaml.safe_load((ROOT / "roles/nginx/tasks/configure.yml").read_text())
+    validate = configured["tradingbot.stack.files"]["validate"]["conf/nginx.conf"]
+    assert "/live:/etc/tradingbot/live:ro" in validate, "nginx -t reads them, too"
     assert any(volume.endswith("/nginx/live:/etc/tradingbot/live:ro") for volume in compose()["volumes"])
 
 

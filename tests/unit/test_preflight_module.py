@@ -304,9 +304,42 @@ def test_options_that_the_engine_has_not_read_yet(tmp_path: Path) -> None:
     path = tmp_path / "daemon.json"
     path.write_text("{}")
     now = int(time.monotonic() * 1e6)
-    assert preflight.daemon_options_pending(Machine(f"{now - 5_000_000}\n"), path)
-    assert not preflight.daemon_options_pending(Machine(f"{now + 5_000_000}\n"), path)
-    assert not preflight.daemon_options_pending(Machine("0\n"), path)  # never started
+
+    def pending(since: int) -> bool:
+        unit = preflight.unit(Machine(f"ActiveState=active\nStateChangeTimestampMonotonic={since}\n"), "docker.service")
+        return preflight.daemon_options_pending(unit, path)
+
+    assert pending(now - 5_000_000)
+    assert not pending(now + 5_000_000)
+    assert not pending(0)  # never started
+    assert not preflight.daemon_options_pending({}, path)  # no systemd
+
+
+@pytest.mark.parametrize(
+    ("state", "file", "reload", "enabled"),
+    [
+        ("active", "enabled", "no", True),
+        ("inactive", "enabled", "no", False),
+        ("active", "disabled", "no", False),
+        ("active", "enabled", "yes", False),  # its file has changed since systemd read it
+        ("inactive", "", "no", False),
+    ],
+)
+def test_a_unit_runs_now_and_after_a_reboot(state: str, file: str, reload: str, enabled: bool) -> None:
+    said = f"ActiveState={state}\nUnitFileState={file}\nNeedDaemonReload={reload}\nStateChangeTimestampMonotonic=1\n"
+    assert preflight.enabled(preflight.unit(Machine(said), "docker.service")) is enabled
+
+
+def test_kernel_settings_that_do_not_hold(tmp_path: Path) -> None:
+    file = tmp_path / "90-tradingbot.conf"
+    wanted = {"vm.overcommit_memory": 1, "net.ipv4.ip_local_port_range": "1024 65000"}
+    write(tmp_path, "proc/sys/vm/overcommit_memory", "1\n")
+    write(tmp_path, "proc/sys/net/ipv4/ip_local_port_range", "1024\t65000\n")
+    assert preflight.unset_sysctls(wanted, file, tmp_path) == wanted  # a reboot would lose them
+    file.write_text("vm.overcommit_memory=1\nnet.ipv4.ip_local_port_range=1024 65000\n")
+    assert preflight.unset_sysctls(wanted, file, tmp_path) == {}
+    write(tmp_path, "proc/sys/vm/overcommit_memory", "0\n")
+    assert preflight.unset_sysctls(wanted, file, tmp_path) == {"vm.overcommit_memory": 1}
 
 
 def test_only_whole_packages_count() -> None:

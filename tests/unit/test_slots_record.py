@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
+import urllib.parse
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from ansible_collections.tradingbot.stack.plugins.module_utils import slots_engine as engine
 from ansible_collections.tradingbot.stack.plugins.module_utils import slots_record as records
+from ansible_collections.tradingbot.stack.plugins.module_utils import target
 
 ADDRESSES = {"blue": "172.20.255.251", "green": "172.20.255.252"}
 
@@ -138,6 +141,28 @@ def test_open_requests_are_the_connections_that_are_no_websockets(
     metrics = "# TYPE tradingbot_websocket_connections gauge\ntradingbot_websocket_connections 3.0\n"
     monkeypatch.setattr(host, "request", lambda slot, method, path: (200, metrics))
     assert host.open_requests("blue") == 2
+
+
+def test_the_state_of_a_container_is_asked_over_the_socket(
+    layout: records.Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: dict[str, Any] = {"/containers/json?": [{"Id": "f00"}]}
+    answers["/containers/f00/json"] = {"State": {"Running": True, "Pid": 77}, "RestartCount": 2}
+    asked = []
+
+    def get(resource: str, **_: Any) -> Any:
+        asked.append(urllib.parse.unquote(resource))
+        return next((answer for start, answer in answers.items() if resource.startswith(start)), None)
+
+    monkeypatch.setattr(target, "docker_get", get)
+    host = engine.Engine(layout)
+    assert host.state("worker") == engine.State(True, 2, 77)
+    assert '"com.docker.compose.service=worker"' in asked[0]
+    answers["/containers/json?"] = []
+    assert host.state("worker") is None
+    del answers["/containers/json?"]
+    with pytest.raises(records.SlotError, match="the Docker engine does not answer"):
+        host.state("worker")
 
 
 def test_the_end_of_a_log_has_no_sequences_for_a_terminal(

@@ -54,13 +54,14 @@ class FakeHost:
         if not self.kill_before and call == self.kill_at:
             raise Killed
 
-    def up(self, service: str) -> None:
-        self._call(f"up {service}")
-        record = json.loads(self.layout.record_file.read_text())
-        release = record["worker"] if service == "worker" else record["slots"][service.removeprefix("backend-")]
-        assert f"  {service}:" in self.layout.compose_file.read_text(), "Compose knows no such service"
-        self.running[service] = release
-        self._done(f"up {service}")
+    def up(self, *services: str) -> None:
+        for service in services:
+            self._call(f"up {service}")
+            record = json.loads(self.layout.record_file.read_text())
+            release = record["worker"] if service == "worker" else record["slots"][service.removeprefix("backend-")]
+            assert f"  {service}:" in self.layout.compose_file.read_text(), "Compose knows no such service"
+            self.running[service] = release
+            self._done(f"up {service}")
 
     def remove(self, service: str) -> None:
         self._call(f"remove {service}")

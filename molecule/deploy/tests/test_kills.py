@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("deployable")]
 # What a deploy does before it comes to the slots. The run that repairs one kill is the one that is killed next.
 TASKS = [
     "Hold the deploy lock of this host",
-    "Ensure the service has its folders",
+    "Ensure the service has its folders and secrets",
     "Ensure the image is on the host",
     "Ensure it keeps a name of ours",
     "Ensure the release is described",
