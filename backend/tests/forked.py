@@ -6,6 +6,7 @@ that is started: arguments, variables, standard streams, signals, exit code, mea
 """
 
 import atexit
+import contextlib
 import functools
 import gc
 import importlib
@@ -121,9 +122,10 @@ def _serve(listener: socket.socket) -> int:
     importlib.import_module("tradingbot.exchanges.ccxt_loading").exchange_class("binance")
     # What is there by now stays for ever: no collector looks at it, which would copy it into each process.
     gc.freeze()
-    # Who attends to a request is not waited for.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
         connection, _address = listener.accept()
         if os.fork() == 0:
             listener.close()
@@ -135,7 +137,6 @@ def _serve(listener: socket.socket) -> int:
 def _attend(connection: socket.socket) -> int:
     """Tells the process id and the exit code of a process. Returns that code, in that process."""
     message, descriptors, _flags, _address = socket.recv_fds(connection, _LONGEST_REQUEST, 3)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     process_id = os.fork()
     if process_id:
         for descriptor in descriptors:
