@@ -21,12 +21,16 @@ D = Decimal
 HALF = D("0.005")
 
 
+# Connecting may take its time on a busy machine: nothing here is about that.
+pytestmark = pytest.mark.usefixtures("unhurried")
+
+
 @pytest.fixture
 def settings(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Settings:
     quick = {
         "WORKER_RETRY_DELAY": "0.02",
         "WORKER_RETRY_LONGEST": "0.1",
-        "EXCHANGE_TIMEOUT": "2",
+        "EXCHANGE_TIMEOUT": "30",
         "RECONCILE_INTERVAL": "0.001",
         "RECONCILE_POSITIONS_INTERVAL": "0.001",
     }
