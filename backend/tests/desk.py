@@ -4,9 +4,8 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +17,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import func, select
 
 from tests.conftest import ENCRYPTION_KEY
+from tests.forked import BACKEND, WORKER, Forked
 from tests.stub_exchange import DEFAULT_KEY, DEFAULT_SECRET
 from tradingbot.core.crypto import Envelopes
 from tradingbot.core.database import Database
@@ -37,7 +37,6 @@ from tradingbot.strategies.models import Strategy
 from tradingbot.users import service as users
 from tradingbot.worker import main as worker_main
 
-BACKEND = Path(__file__).resolve().parents[1]
 SYMBOL = "BTCUSDT"
 PATIENCE = 60.0
 
@@ -174,7 +173,7 @@ async def open_desk(settings: Settings, email: str = "desk@mail.test") -> AsyncI
 class WorkerProcess:
     """A running `tradingbot worker`, and its log."""
 
-    process: "subprocess.Popen[bytes]"
+    process: "subprocess.Popen[bytes] | Forked"
     log: Path
 
     def kill(self) -> None:
@@ -192,12 +191,14 @@ class WorkerProcess:
         return await asyncio.to_thread(self.process.wait, PATIENCE)
 
 
-def start_worker(command: Sequence[str], variables: dict[str, str], log: Path) -> WorkerProcess:
-    """Starts a process in this environment and these variables."""
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command, env=os.environ | variables, stdout=output, stderr=output, cwd=BACKEND
-        )
+def start_worker(arguments: tuple[str, ...], variables: dict[str, str], log: Path) -> WorkerProcess:
+    """Starts `tradingbot worker`, or one that kills itself as *arguments* say, with these variables."""
+    environment = os.environ | variables
+    with log.open("wb") as output, Path(os.devnull).open("rb") as nothing:
+        if arguments:
+            return WorkerProcess(Forked(WORKER, arguments, environment, (nothing, output, output)), log)
+        command = ["tradingbot", "worker"]
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, cwd=BACKEND)
     return WorkerProcess(process, log)
 
 
@@ -228,10 +229,7 @@ async def running_worker(
         "WORKER_RETRY_DELAY": "0.2",
         "RECONCILE_INTERVAL": "0.5",
     }
-    command: Sequence[str] = ["tradingbot", "worker"]
-    if arguments:
-        command = [sys.executable, "-m", "tests.worker_process", *arguments]
-    worker = start_worker(command, quick | variables, log)
+    worker = start_worker(arguments, quick | variables, log)
     process = worker.process
     try:
 

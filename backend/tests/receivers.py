@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 from tests.network import free_port
 
 
-async def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
+async def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Waits until `condition` holds; fails after `seconds`."""
     for _ in range(int(seconds / 0.02)):
         if condition():
@@ -65,7 +65,7 @@ class HttpReceiver:
             writer.transport.abort()
         await asyncio.sleep(0.05)
 
-    async def wait_for(self, count: int, seconds: float = 20) -> None:
+    async def wait_for(self, count: int, seconds: float = 60) -> None:
         """Waits until so many requests came in."""
         await eventually(lambda: len(self.requests) >= count, seconds)
 

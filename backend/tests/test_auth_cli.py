@@ -11,13 +11,10 @@ import pytest
 
 from tests.access import EMAIL, PASSWORD, login, refresh, sign_in
 from tests.conftest import Account
+from tests.forked import run
 from tests.test_webhooks import assert_problem
 
 ME = "/api/v1/auth/me"
-
-
-def run(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["tradingbot", *arguments], input=given, capture_output=True, text=True, timeout=60)
 
 
 def user(action: str, *arguments: str, given: str = "", email: str = EMAIL) -> int:
@@ -74,14 +71,9 @@ async def test_account_that_a_key_was_made_for_gets_a_password(
 
 @pytest.mark.parametrize("password", ["", "too short", EMAIL, "x" * 300, "\ud800" * 12])
 def test_password_that_is_refused(environment: dict[str, str], password: str) -> None:
-    result = subprocess.run(
-        ["tradingbot", "user", "create", "--email", EMAIL, "--password-stdin"],
-        input=password.encode("utf-8", "surrogatepass"),
-        capture_output=True,
-        timeout=60,
-    )
+    result = run("user", "create", "--email", EMAIL, "--password-stdin", given=password)
     assert result.returncode == 1
-    assert b"a password" in result.stderr
+    assert "a password" in result.stderr
     assert listed("user", "list") == []
 
 

@@ -1,27 +1,27 @@
 """The commands other than serve and migrate."""
 
 import json
-import os
 import subprocess
 
 import httpx
 import pytest
 
+from tests.forked import run
 from tests.network import free_port
 from tradingbot import __version__
 from tradingbot.core.redaction import redact
 from tradingbot.core.tokens import TokenKind, hash_token, is_well_formed, new_token
 
 
-def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["tradingbot", *arguments], env=os.environ | variables, capture_output=True, text=True, timeout=60
-    )
+def installed(*arguments: str) -> str:
+    """What the command says as it is installed."""
+    command = ["tradingbot", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
 def test_version_and_help() -> None:
-    assert run("version").stdout == f"tradingbot {__version__}\n"
-    text = run("--help").stdout
+    assert installed("version") == f"tradingbot {__version__}\n"
+    text = installed("--help")
     for command in ("serve", "migrate", "check", "strategy", "api-key", "health"):
         assert command in text
 

@@ -126,7 +126,7 @@ async def test_an_alert_waits_for_an_equal_one_that_is_about_to_be_committed(
         assert not waiting.done()
         await transaction.commit()
         stored = await other.fetchval("SELECT id FROM signals WHERE dedup_key = 'body:x'")
-        assert (await asyncio.wait_for(waiting, 5)).earlier_id == stored
+        assert (await asyncio.wait_for(waiting, 60)).earlier_id == stored
         await other.close()
 
 

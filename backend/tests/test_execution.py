@@ -27,6 +27,9 @@ from tradingbot.strategies.schemas import StrategyChanges
 from tradingbot.users.models import User
 from tradingbot.worker.main import opener
 
+# Connecting may take its time on a busy machine: nothing here is about that.
+pytestmark = pytest.mark.usefixtures("unhurried")
+
 
 @pytest.fixture
 def settings(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Settings:

@@ -61,6 +61,8 @@ bodies = st.binary() | alerts.map(lambda value: json.dumps(value).encode())
 bodies |= st.tuples(valid, alerts).map(lambda pair: json.dumps(pair[1] | pair[0]).encode())
 
 
+# Not measured: what is covered here is covered elsewhere, and measuring takes as long as the test.
+@pytest.mark.no_cover
 @given(bodies)
 @settings(max_examples=1000)
 def test_parsing_accepts_or_refuses(body: bytes) -> None:
@@ -182,6 +184,7 @@ def account(settings: Settings) -> Account:
     return made
 
 
+@pytest.mark.no_cover
 def test_ten_thousand_bodies(
     account: Account, settings: Settings, database_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from tests.conftest import Account, make_account
+from tests.forked import run
 from tests.signed_in import sign_in
-from tests.test_cli import run
 from tests.test_webhooks import assert_problem
 from tradingbot.core.database import Database
 from tradingbot.core.settings import Settings
@@ -192,7 +192,7 @@ async def test_a_strategy_that_is_deleted_while_it_is_halted(
     await deleter.execute("DELETE FROM strategies")
     halting = asyncio.create_task(client.put(f"{URL}/strategies/{strategy_id}", headers=account.headers))
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await deleter.fetchval(waiting):
             await asyncio.sleep(0.02)
             await deleter.execute("SELECT pg_stat_clear_snapshot()")

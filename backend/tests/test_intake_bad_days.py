@@ -48,7 +48,7 @@ async def test_postgresql_is_restarted_while_clients_send(
         await asyncio.to_thread(own_postgresql.restart, patience)
         await asyncio.sleep(1)
         is_over.set()
-        sent = [one for sender in senders for one in await asyncio.wait_for(sender, 30)]
+        sent = [one for sender in senders for one in await asyncio.wait_for(sender, 60)]
         assert (await client.get("/api/v1/health/ready")).status_code == 200
     statuses = Counter(status for _, answers in sent for status in answers)
     assert set(statuses) == {200, 202, 503} or set(statuses) == {202, 503}
@@ -130,6 +130,7 @@ async def test_more_alerts_than_may_wait_are_turned_away_at_once(
     await locker.close()
 
 
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("is_committed", [False, True], ids=["before-its-commit", "after-its-commit"])
 async def test_a_connection_that_breaks_while_an_alert_is_stored(
     account: Account,
@@ -149,7 +150,7 @@ async def test_a_connection_that_breaks_while_an_alert_is_stored(
             await lock.start()
             await locker.execute("LOCK TABLE signals IN ACCESS EXCLUSIVE MODE")
             waiting = asyncio.create_task(client.post(account.webhook, json=ALERT | {"id": 1}))
-            await asyncio.sleep(0.3)
+            await _until_waiting(locker)
             if is_committed:
                 proxy.silence()
                 await lock.rollback()
@@ -166,6 +167,7 @@ async def test_a_connection_that_breaks_while_an_alert_is_stored(
     assert await _stored(database_url) == {"0": (1, 1), "1": (1, 1)}
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_a_strategy_that_is_deleted_while_its_alert_is_stored(
     account: Account, client: httpx.AsyncClient, database_url: str
 ) -> None:
@@ -177,12 +179,7 @@ async def test_a_strategy_that_is_deleted_while_its_alert_is_stored(
     await deleter.execute("DELETE FROM strategies WHERE name = 'other'")
     # Both get into one statement, which waits for the deletion.
     waiting = [asyncio.create_task(client.post(path, json=ALERT)) for path in (hook, account.webhook)]
-    async with asyncio.timeout(2):
-        while not await deleter.fetchval(
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        ):
-            await asyncio.sleep(0.02)
-            await deleter.execute("SELECT pg_stat_clear_snapshot()")
+    await _until_waiting(deleter)
     await deletion.commit()
     await deleter.close()
     gone, stored = await asyncio.gather(*waiting)
@@ -190,8 +187,18 @@ async def test_a_strategy_that_is_deleted_while_its_alert_is_stored(
     assert stored.status_code == 202
 
 
+async def _until_waiting(connection: asyncpg.Connection) -> None:
+    """Waits until a statement of somebody waits for a lock; *connection* is in a transaction."""
+    async with asyncio.timeout(60):
+        while not await connection.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        ):
+            await asyncio.sleep(0.02)
+            await connection.execute("SELECT pg_stat_clear_snapshot()")
+
+
 async def _until_stored(connection: asyncpg.Connection, count: int) -> None:
-    for _ in range(100):
+    for _ in range(1200):
         if await connection.fetchval("SELECT count(*) FROM signals") == count:
             return
         await asyncio.sleep(0.05)
@@ -210,7 +217,7 @@ async def test_what_waits_at_the_end_is_answered(
                 asyncio.create_task(client.post(account.webhook, json=ALERT | {"id": number}))
                 for number in range(5)
             ]
-            await asyncio.sleep(0.3)
+            await _until_waiting(locker)
         started = time.monotonic()
         for answer in await asyncio.gather(*waiting):
             assert answer.status_code in {202, 503}

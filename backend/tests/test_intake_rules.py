@@ -169,6 +169,7 @@ async def instances(count: int) -> AsyncIterator[list[httpx.AsyncClient]]:
         yield [client, *others]
 
 
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize(
     "fields", [{"id": 7}, {"order_id": "L"}, {"timenow": None}], ids=["id", "order", "content"]
 )
@@ -186,6 +187,7 @@ async def test_the_same_alert_a_hundred_times_at_once_at_three_instances(
     assert [str(row["id"]) for row in rows] == [answers[0].json()["id"]]
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_each_new_signal_is_queued_and_workers_are_woken_soon_and_not_for_each(
     client: httpx.AsyncClient, account: Account, database_url: str
 ) -> None:
@@ -231,6 +233,7 @@ async def test_workers_are_woken_fifty_times_a_second_at_most(settings: Settings
     assert 1 <= len(woken) <= elapsed * 50 + 2
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_an_alert_that_cannot_be_stored_does_not_take_others_with_it(
     client: httpx.AsyncClient, account: Account, database_url: str
 ) -> None:

@@ -29,9 +29,13 @@ D = Decimal
 LOT = D("0.01")
 
 
+# Connecting may take its time on a busy machine: nothing here is about that.
+pytestmark = pytest.mark.usefixtures("unhurried")
+
+
 @pytest.fixture
 def settings(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Settings:
-    quick = {"WORKER_RETRY_DELAY": "0.02", "WORKER_RETRY_LONGEST": "0.1", "EXCHANGE_TIMEOUT": "2"}
+    quick = {"WORKER_RETRY_DELAY": "0.02", "WORKER_RETRY_LONGEST": "0.1", "EXCHANGE_TIMEOUT": "30"}
     for name, value in quick.items():
         monkeypatch.setenv(name, value)
     return Settings()

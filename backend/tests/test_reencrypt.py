@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from tests.conftest import ENCRYPTION_KEY
-from tests.test_cli import run
+from tests.forked import run
 from tests.test_crypto import OLD_KEY
 from tradingbot.core.crypto import EnvelopeError, Envelopes
 from tradingbot.core.database import Database

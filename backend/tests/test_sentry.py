@@ -96,7 +96,7 @@ async def test_a_failed_request_is_reported_with_the_id_that_its_client_got(
 ) -> None:
     async with http_receiver() as sentry:
         # Sentry is slow, and nobody waits for it.
-        sentry.behave = lambda _number: Answer(delay=1.0)
+        sentry.behave = lambda _number: Answer(delay=5.0)
         async with serving(tmp_path, 2, SENTRY_DSN=dsn_of(sentry)) as (port, _log):
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
                 stored = await client.post(account.webhook, json={"symbol": "BTCUSDT", "action": "buy"})
@@ -104,7 +104,7 @@ async def test_a_failed_request_is_reported_with_the_id_that_its_client_got(
                 async with without_symbols(database_url):
                     started = time.monotonic()
                     answer = await client.get("/api/v1/signals", headers=account.headers)
-                    assert time.monotonic() - started < 0.9
+                    assert time.monotonic() - started < 4.5
             await sentry.wait_for(1)
     (report,) = reports(sentry)
     assert answer.status_code == 500

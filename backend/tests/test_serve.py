@@ -18,6 +18,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
 from tests.conftest import Account
+from tests.forked import run
 from tests.network import free_port
 from tests.receivers import eventually
 from tests.ws_client import (
@@ -87,7 +88,7 @@ async def test_live_events_reach_clients_of_every_worker_and_shutdown_closes_the
         assert json.loads(refused.value.response.body or b"")["status"] == 401
         closing = [asyncio.create_task(close_code(socket)) for socket in sockets]
         os.kill(_parent(log), signal.SIGTERM)
-        assert set(await asyncio.wait_for(asyncio.gather(*closing), 15)) == {1012}
+        assert set(await asyncio.wait_for(asyncio.gather(*closing), 60)) == {1012}
     text = log.read_text()
     for secret in _secrets(environment, account):
         assert secret not in text
@@ -145,7 +146,7 @@ def workers_of(log: Path) -> list[int]:
 
 async def until_started(log: Path, count: int) -> None:
     """Waits until so many workers have started."""
-    await eventually(lambda: len(workers_of(log)) >= count, 30)
+    await eventually(lambda: len(workers_of(log)) >= count)
 
 
 async def test_client_that_does_not_answer_pings_is_closed(
@@ -160,21 +161,18 @@ async def test_client_that_does_not_answer_pings_is_closed(
             b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
             b"Sec-WebSocket-Protocol: " + offered.encode() + b"\r\n\r\n"
         )
-        received = await asyncio.wait_for(reader.read(), 15)
+        received = await asyncio.wait_for(reader.read(), 60)
         writer.close()
         assert received.startswith(b"HTTP/1.1 101")
         assert b"\x89" in received
         pong = await lively.ping()
-        await asyncio.wait_for(pong, 5)
+        await asyncio.wait_for(pong, 60)
         await lively.close()
 
 
 def refused_start(**variables: str) -> tuple[int, str]:
     """Runs `tradingbot serve` that is expected to give up; gives exit code and all that it said."""
-    environment = os.environ | {"STARTUP_TIMEOUT": "1", "PORT": str(free_port())} | variables
-    result = subprocess.run(
-        ["tradingbot", "serve"], env=environment, capture_output=True, text=True, timeout=60
-    )
+    result = run("serve", **({"STARTUP_TIMEOUT": "1", "PORT": str(free_port())} | variables))
     return result.returncode, result.stdout + result.stderr
 
 

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.conftest import Account, MakeDatabase, execute
+from tests.forked import run
 from tests.network import free_port
 from tradingbot import __version__
 from tradingbot.migrations.head import FIRST, head_revision
@@ -19,13 +20,7 @@ HEAD = head_revision()
 
 
 def status(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["tradingbot", "status", *arguments],
-        env=os.environ | variables,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return run("status", *arguments, **variables)
 
 
 def told(**variables: str) -> Any:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import Account, make_account
-from tests.test_cli import run
+from tests.forked import run
 from tests.test_webhooks import assert_problem
 from tradingbot.core.settings import Settings
 from tradingbot.strategies.symbols import allows, without_repetition
@@ -377,7 +377,7 @@ async def test_an_account_that_is_deleted_while_a_strategy_is_made_for_it(
         client.patch(path(strategy), json=body, headers=account.headers),
     ]
     tasks = [asyncio.create_task(request) for request in requests]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (
             await deleter.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") < 2
         ):

@@ -12,7 +12,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.conftest import WEBHOOK_SECRET, Account, client_of
+from tests.conftest import WEBHOOK_SECRET, Account, client_of, execute
 from tradingbot.app import create_app
 from tradingbot.core.settings import Settings
 from tradingbot.core.tokens import TokenKind, new_token
@@ -74,6 +74,7 @@ async def test_duplicate_answers_200_and_is_stored_once(client: httpx.AsyncClien
     assert len(await signals_of(client, account)) == 1
 
 
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("alert", [ALERT, ORDER, {"symbol": "ETHUSDT", "action": "sell"}, ALERT | {"id": 7}])
 async def test_hundred_at_once_are_one(
     client: httpx.AsyncClient, account: Account, alert: dict[str, Any]
@@ -136,14 +137,16 @@ async def test_window_is_for_alerts_that_only_their_content_tells_apart(
     monkeypatch: pytest.MonkeyPatch,
     environment: dict[str, str],
     account: Account,
+    database_url: str,
     alert: dict[str, Any],
     later: int,
 ) -> None:
-    monkeypatch.setenv("WEBHOOK_DEDUP_WINDOW", "1")
+    monkeypatch.setenv("WEBHOOK_DEDUP_WINDOW", "600")
     async with _client() as client:
         assert (await client.post(account.webhook, json=alert)).status_code == 202
         assert (await client.post(account.webhook, json=alert)).status_code == 200
-        await asyncio.sleep(1.1)
+        earlier = "UPDATE signals SET received_at = received_at - interval '601 seconds'"
+        await asyncio.to_thread(execute, database_url, earlier)
         assert (await client.post(account.webhook, json=alert)).status_code == later
 
 

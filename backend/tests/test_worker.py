@@ -235,7 +235,7 @@ async def test_a_job_that_fails_is_done_again(
         raise error
 
     task = asyncio.create_task(repeat("job", 0.001, job))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await done.wait()
     await stop(task)
     assert capsys.readouterr().out.count(said) >= 2
@@ -275,7 +275,7 @@ async def test_who_cannot_listen_says_so_once_and_tries_again(
     monkeypatch.setattr("tradingbot.worker.listener.asyncpg.connect", connect)
     monkeypatch.setattr("tradingbot.worker.listener.pause", lambda *_arguments: 0.0)
     task = asyncio.create_task(Listener(settings, asyncio.Event()).run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         for _ in range(3):
             await tried.get()
     await stop(task)
@@ -298,7 +298,7 @@ async def test_a_silent_connection_is_asked_for_a_sign_of_life(
     await until(was_asked)
     wake.clear()
     await desk.queue(await desk.strategy())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await wake.wait()
     await stop(task)
 

@@ -1,21 +1,19 @@
-"""The real worker, but that it kills itself: `python -m tests.worker_process STEP [TIME]`.
-
-It does so with SIGKILL, when it comes to the step for the n-th time.
-"""
+"""The real worker, but that it kills itself with SIGKILL, when it comes to a step for the n-th time."""
 
 import asyncio
 import importlib
 import os
 import signal
-import sys
+from collections.abc import Sequence
 
 from tradingbot.cli.worker import start
 from tradingbot.core.logging import configure_logging
 from tradingbot.core.settings import Settings
 
 
-def main(step: str, time: int = 1) -> None:
-    left = time
+def main(arguments: Sequence[str]) -> int:
+    """Works until the step, and the time that it comes: the arguments. Returns the exit code."""
+    step, left = arguments[0], int(arguments[1])
 
     async def told(name: str) -> None:
         nonlocal left
@@ -27,8 +25,4 @@ def main(step: str, time: int = 1) -> None:
     importlib.import_module("tradingbot.migrations.metadata")
     settings = Settings()
     configure_logging(settings.log_level)
-    asyncio.run(start(settings, told))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], *(int(word) for word in sys.argv[2:]))
+    return asyncio.run(start(settings, told))

@@ -27,7 +27,7 @@ from tradingbot.events.publisher import EventPublisher
 from tradingbot.events.service import EventType, record
 from tradingbot.users.models import User
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class _Server(uvicorn.Server):

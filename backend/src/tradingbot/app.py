@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cache
 
 from fastapi import APIRouter, FastAPI, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
@@ -58,7 +59,26 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     install_error_handlers(app)
-    add_direct_routes(app, API_PREFIX, [*health.direct, *webhooks.direct])
+    app.router.routes.extend(_routes().routes)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-API-Key", "X-Request-ID"],
+            expose_headers=["Retry-After", "X-Request-ID"],
+            max_age=600,
+        )
+    app.add_middleware(BodyLimit, limit=max(LARGEST, settings.webhook_max_bytes))
+    app.add_middleware(RequestMiddleware, slow=settings.slow_request_ms / 1000)
+    return app
+
+
+@cache
+def _routes() -> APIRouter:
+    """Return all endpoints. They are the same whatever the settings are, and take longest of all to build."""
+    routes = APIRouter()
+    add_direct_routes(routes, API_PREFIX, [*health.direct, *webhooks.direct])
     api = APIRouter(prefix=API_PREFIX)
     for domain in (
         health,
@@ -74,21 +94,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         events,
     ):
         api.include_router(domain.router)
-    app.include_router(api)
-    app.include_router(metrics.router)
-    app.add_api_websocket_route("/{path:path}", _nowhere)
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-API-Key", "X-Request-ID"],
-            expose_headers=["Retry-After", "X-Request-ID"],
-            max_age=600,
-        )
-    app.add_middleware(BodyLimit, limit=max(LARGEST, settings.webhook_max_bytes))
-    app.add_middleware(RequestMiddleware, slow=settings.slow_request_ms / 1000)
-    return app
+    routes.include_router(api)
+    routes.include_router(metrics.router)
+    routes.add_api_websocket_route("/{path:path}", _nowhere)
+    return routes
 
 
 async def _nowhere(websocket: WebSocket) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
-from fastapi import FastAPI
+from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
@@ -31,9 +31,9 @@ class DirectEndpoint(NamedTuple):
     options: dict[str, Any]
 
 
-def add_direct_routes(app: FastAPI, prefix: str, endpoints: list[DirectEndpoint]) -> None:
-    """Adds the endpoints to the application itself. Before all routers, they are found first and at once."""
+def add_direct_routes(router: APIRouter, prefix: str, endpoints: list[DirectEndpoint]) -> None:
+    """Adds the endpoints to the outermost router itself. Before all others, they are found at once."""
     for endpoint in endpoints:
-        app.router.add_api_route(
+        router.add_api_route(
             prefix + endpoint.path, endpoint.call, route_class_override=DirectRoute, **endpoint.options
         )
