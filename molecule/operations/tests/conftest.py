@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.load import versions
-from tests.stack.deployments import GOOD
+from tests.stack.deployments import GOOD, to
+from tests.stack.plays import DEPLOY, succeeds
 from tests.testbed import hosts
 
 
 @pytest.fixture(scope="session")
-def deployable(machine: hosts.Host) -> None:
-    """Three versions are in the registry."""
+def deployable(machine: hosts.Host, inventory: str) -> None:
+    """Three versions are in the registry, and the first of them serves: the inventory's own is in no registry."""
     versions.make(machine, [versions.Version(number) for number in GOOD[:3]])
+    succeeds(inventory, DEPLOY, *to(GOOD[0]))

@@ -17,17 +17,17 @@ HOLDS = "TASK [tradingbot.stack.backend : Ensure the service has its folders"
 
 
 def test_a_second_deploy_is_refused_and_told_who_holds_the_lock(machine: hosts.Host, inventory: str) -> None:
-    first = Run(inventory, DEPLOY, *to(GOOD[0]))
+    first = Run(inventory, DEPLOY, *to(GOOD[1]))
     first.wait_for(HOLDS)
     second = fails(inventory, DEPLOY, *to(GOOD[2]))
-    assert re.search(r"held by \S+@\S+ since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC .*release " + GOOD[0], second.said)
+    assert re.search(r"held by \S+@\S+ since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC .*release " + GOOD[1], second.said)
     assert "backend_deploy_wait" in second.said
     assert first.end().code == 0
-    agree_on(machine, GOOD[0])
+    agree_on(machine, GOOD[1])
 
 
 def test_a_second_deploy_waits_when_asked_to(machine: hosts.Host, inventory: str) -> None:
-    first = Run(inventory, DEPLOY, *to(GOOD[1]))
+    first = Run(inventory, DEPLOY, *to(GOOD[0]))
     first.wait_for(HOLDS)
     second = succeeds(inventory, DEPLOY, *to(GOOD[2]), "-e", "backend_deploy_wait=240")
     assert first.end().code == 0
