@@ -313,12 +313,10 @@ class Lanes:
     def _may_start(self, stage: Stage) -> bool:
         """Return whether there is a lane for a stage, and nothing that it has to wait for."""
         ended = {run.stage.name for run in self.runs if run.ended is not None}
-        running = list(self._tasks.values())
-        if len(running) >= self._jobs or not self._names.intersection(stage.after) <= ended:
+        running = len(self._tasks)
+        if running >= self._jobs or not self._names.intersection(stage.after) <= ended:
             return False
-        if stage.alone:
-            return not running and all(other.alone for other in self._waiting)
-        return not any(run.stage.alone for run in running)
+        return not stage.alone or (not running and all(other.alone for other in self._waiting))
 
     def _start(self, stage: Stage) -> None:
         run = Run(stage)
