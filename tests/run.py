@@ -24,17 +24,22 @@ from xml.etree import ElementTree
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORTS = ROOT / ".testbed" / "reports"
 BACKEND = ROOT / "backend"
 BACKEND_BIN = ROOT / ".cache" / "backend-venv" / "bin"
-# Time for an interrupted stage to put its own processes to an end.
-GRACE_SECONDS = 20
+# How an interrupted stage is ended, and how many seconds it gets each time. SIGINT comes first: pytest removes the
+# containers of its fixtures then, and does not on SIGTERM.
+ENDING = ((signal.SIGINT, 20), (signal.SIGTERM, 5), (signal.SIGKILL, 5))
 WHY_LINES, LOG_LINES = 6, 15
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 # A line of pytest -v, with its outcome before the percentage, or behind it when several processes share the tests.
-OUTCOME = re.compile(r"(PASSED|FAILED|ERROR) +\[ *\d+%\]|\[ *\d+%\] (PASSED|FAILED|ERROR)")
+OUTCOME = re.compile(
+    r"::.* (PASSED|FAILED|ERROR|SKIPPED|XFAIL)\b.*\[ *\d+%\]$|\[ *\d+%\] (PASSED|FAILED|ERROR|SKIPPED|XFAIL) ",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class Stage:
     keeps_host: bool = False
     tests: str = ""
     """What pytest's `-m` selects."""
+    deployed: bool = True
+    """The tests of its scenario are for a host with the stack, and not for a bare one."""
 
     @property
     def search_path(self) -> str:
@@ -122,7 +129,13 @@ def stages() -> list[Stage]:
             after=("test bed", "molecule default"),
             scenario="operations",
         ),
-        Stage("molecule refusals", [["molecule", "test", "-s", "refusals"]], after=bed, scenario="refusals"),
+        Stage(
+            "molecule refusals",
+            [["molecule", "test", "-s", "refusals"]],
+            after=bed,
+            scenario="refusals",
+            deployed=False,
+        ),
         Stage("stand-ins", [["pytest", "-v", "tests/testbed"]], after=bed),
         Stage(
             "molecule default alone",
@@ -152,11 +165,11 @@ def stages() -> list[Stage]:
 
 @dataclass(frozen=True)
 class Failure:
-    """A test that failed, or a command of a stage: its name, why, and a line that runs it again."""
+    """A test that failed, or a command of a stage, and why."""
 
     name: str
     why: list[str]
-    again: str
+    is_test: bool = True
 
 
 @dataclass
@@ -197,8 +210,15 @@ class Run:
         reports = [REPORTS / f"{stage.file}-{number}.xml" for number in range(len(stage.commands))]
         with self.log.open("w") as log:
             for command, report in zip(stage.commands, reports, strict=True):
-                options = [f"--junitxml={report}", *(["-m", stage.tests] if stage.tests else [])]
-                told = {"PATH": stage.search_path, "PYTEST_ADDOPTS": shlex.join(options)}
+                # Of the two forms of a report, it is the older one that names the file of a test.
+                options = [f"--junitxml={report}", "-o", "junit_family=xunit1"]
+                options += ["-m", stage.tests] if stage.tests else []
+                told = {
+                    "PATH": stage.search_path,
+                    "PYTEST_ADDOPTS": f"{environment.get('PYTEST_ADDOPTS', '')} {shlex.join(options)}".strip(),
+                    # Molecule would keep what pytest prints until there is a lot of it.
+                    "PYTHONUNBUFFERED": "1",
+                }
                 print(f"$ {shlex.join(command)}", file=log, flush=True)
                 program = shutil.which(command[0], path=stage.search_path)
                 if program is None:
@@ -209,12 +229,12 @@ class Run:
         if stage.scenario and not stage.keeps_host:
             remove_hosts([stage.scenario])
         for report in reports:
-            passed, failures = read_report(report, stage)
+            passed, failures = read_report(report)
             self.passed += passed
             self.failures += failures
         if failed and not self.failures:
             end = ANSI.sub("", self.log.read_text(errors="replace")).splitlines()[-LOG_LINES:]
-            self.failures = [Failure(failed, end, f'make test STAGES="{stage.name}"')]
+            self.failures = [Failure(failed, end, is_test=False)]
         elif not failed and not self.passed:
             self.passed = 1
         self.ended = time.monotonic()
@@ -234,12 +254,19 @@ async def call(command: list[str], log: int, stage: Stage, environment: dict[str
     try:
         return await process.wait()
     except asyncio.CancelledError:
-        for number in (signal.SIGINT, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), GRACE_SECONDS)
+        await end_group(process.pid)
         raise
+
+
+async def end_group(group: int) -> None:
+    """End all processes of a group, the gentle way first."""
+    with contextlib.suppress(ProcessLookupError):
+        for number, patience in ENDING:
+            os.killpg(group, number)
+            until = time.monotonic() + patience
+            while time.monotonic() < until:
+                await asyncio.sleep(0.05)
+                os.killpg(group, 0)
 
 
 def remove_hosts(names: list[str]) -> None:
@@ -249,33 +276,42 @@ def remove_hosts(names: list[str]) -> None:
     )
 
 
-def read_report(report: Path, stage: Stage) -> tuple[int, list[Failure]]:
+def read_report(report: Path) -> tuple[int, list[Failure]]:
     """Return how many tests of a JUnit report passed, and what the others said; a skipped test has not passed."""
     if not report.exists():
         return 0, []
     passed, failures = 0, []
     for case in ElementTree.parse(report).getroot().iter("testcase"):
         outcomes = [outcome for kind in ("failure", "error", "skipped") for outcome in case.iter(kind)]
-        if outcomes:
-            why = [line for line in outcomes[0].get("message", "").splitlines() if line.strip()][:WHY_LINES]
-            file, name = f"{case.get('classname', '').replace('.', '/')}.py", case.get("name", "")
-            failures.append(Failure(f"{file}::{name}", why, again(stage, file, name)))
-        else:
+        if not outcomes:
             passed += 1
+            continue
+        why = outcomes[0].get("message", "")
+        if why == "collection failure":
+            why = "\n".join(re.findall(r"^E +(.*)", outcomes[0].text or "", re.MULTILINE)) or why
+        file, classname, name = (case.get(key, "") for key in ("file", "classname", "name"))
+        # The class of a test follows its module; a module that cannot be imported has only a file.
+        inside = classname.removeprefix(file.removesuffix(".py").replace("/", ".")).strip(".")
+        test = "::".join([file, *inside.split("."), name] if inside else [file, name] if classname else [file])
+        failures.append(Failure(test, [line for line in why.splitlines() if line.strip()][:WHY_LINES]))
     return passed, failures
 
 
-def again(stage: Stage, file: str, name: str) -> str:
-    """Return the line that runs one test again."""
+def again(stage: Stage, failure: Failure, settings: str) -> str:
+    """Return the line that runs one test again, or its stage, from the root of the repository."""
+    if not failure.is_test:
+        return f"{settings} make test STAGES={stage.file}"
     if stage.scenario:
-        chosen = shlex.quote(f"-k {name.partition('[')[0]}")
+        # Scenarios choose tests by -k, which would override a -k from here, and Molecule takes no name of a test.
+        name = failure.name.rpartition("::")[2].partition("[")[0]
+        host = f"molecule {'converge' if stage.deployed else 'create'} -s {stage.scenario}"
         return (
-            f"PYTEST_ADDOPTS={chosen} .venv/bin/molecule verify -s {stage.scenario}   # first: molecule converge -s …"
+            f". .venv/bin/activate && {host} && "
+            f"{settings} PYTEST_ADDOPTS='-o python_functions={name}' molecule verify -s {stage.scenario}"
         )
-    test = shlex.quote(f"{file}::{name}")
-    if stage.folder == BACKEND:
-        return f"cd backend && {os.path.relpath(BACKEND_BIN, BACKEND)}/pytest {test}"
-    return f".venv/bin/pytest {test}"
+    folder = "" if stage.folder == ROOT else f"cd {os.path.relpath(stage.folder, ROOT)} && "
+    pytest = os.path.relpath((BACKEND_BIN if stage.folder == BACKEND else Path(sys.executable).parent), stage.folder)
+    return f"{folder}{settings} {pytest}/pytest {shlex.quote(failure.name)}"
 
 
 class Lanes:
@@ -288,12 +324,12 @@ class Lanes:
         self._jobs = jobs
         self._environment = environment
         self._tasks: dict[asyncio.Task[None], Run] = {}
-        self._console = Console()
+        self._console = Console(highlight=False, markup=False)
+        self._live = Live(get_renderable=self._picture, console=self._console, refresh_per_second=1, transient=True)
 
     async def run(self) -> None:
         """Run all stages. When this is cancelled, those that run are ended and no host is left."""
-        live = Live(get_renderable=self._picture, console=self._console, refresh_per_second=1, transient=True)
-        with live if self._console.is_terminal else contextlib.nullcontext():
+        with self._live if self._console.is_terminal else contextlib.nullcontext():
             try:
                 while self._waiting or self._tasks:
                     for stage in [stage for stage in self._waiting if self._may_start(stage)]:
@@ -303,6 +339,9 @@ class Lanes:
                     ended, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
                     for task in ended:
                         self._end(task)
+            except asyncio.CancelledError:
+                self._console.print("interrupted: ending what runs, and removing its hosts")
+                raise
             finally:
                 for task in self._tasks:
                     task.cancel()
@@ -331,17 +370,21 @@ class Lanes:
         run = self._tasks.pop(task)
         task.result()
         name, seconds, passed, failed = run.line()
-        self._console.print(f"{name}: {passed} passed, {failed} failed, {seconds} s", highlight=False)
+        if self._console.is_terminal:
+            self._live.refresh()
+        line = f"{name}: {passed} passed, {failed} failed, {seconds} s"
+        self._console.print(Text(line, style="red" if run.failures else ""))
 
     def _picture(self) -> Table:
         table = Table.grid(padding=(0, 2))
-        for run in self._tasks.values():
+        for run in list(self._tasks.values()):  # It is another thread that draws.
             name, seconds, passed, failed = run.line()
-            table.add_row("…", name, f"{seconds} s", f"{passed} passed", f"{failed} failed")
+            so_far = "" if passed == failed == "0" else f"{passed} passed, {failed} failed"
+            table.add_row("…", name, f"{seconds} s", so_far)
         return table
 
 
-def summary(runs: list[Run], seconds: float, seed: str) -> str:
+def summary(runs: list[Run], seconds: float, settings: str) -> str:
     """Return the table of all stages, what failed and why, and the closing line that counts."""
     lines = ["", f"{'STAGE':<24} {'SECONDS':>8} {'PASSED':>7} {'FAILED':>7}"]
     for run in runs:
@@ -349,20 +392,22 @@ def summary(runs: list[Run], seconds: float, seed: str) -> str:
         note = "" if run.ended is not None else "  interrupted"
         lines.append(f"{name:<24} {took:>8} {passed:>7} {failed:>7}{note}")
     together = sum(run.seconds for run in runs)
-    lines.append(f"{'all':<24} {seconds:>8.0f}   ({together:.0f} s one after the other; TEST_SEED={seed})")
+    lines.append(f"{'all':<24} {seconds:>8.0f}   ({together:.0f} s one after the other; {settings})")
     for run in runs:
         for failure in run.failures:
             lines += ["", f"FAILED {run.stage.name}: {failure.name}", *(f"    {line}" for line in failure.why)]
-            lines += [f"  log:   {run.log.relative_to(ROOT)}", f"  again: TEST_SEED={seed} {failure.again}"]
+            lines += [f"  log:   {os.path.relpath(run.log, ROOT)}", f"  again: {again(run.stage, failure, settings)}"]
     lines += ["", f"{sum(run.passed for run in runs)} passed, {sum(len(run.failures) for run in runs)} failed"]
     return "\n".join(lines)
 
 
 async def interruptible(lanes: Lanes) -> bool:
-    """Run all stages; return whether somebody interrupted that, by Ctrl-C or SIGTERM."""
+    """Run all stages; return whether a signal put an end to that. Another signal changes nothing."""
     task = asyncio.create_task(lanes.run())
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    # Stages have sessions of their own, so a terminal that is closed reaches them only through here.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(number, lambda: task.cancelling() or task.cancel())
     try:
         await task
     except asyncio.CancelledError:
@@ -379,20 +424,24 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--all", action="store_true", help="kill at all moments, not at some of them: for a release")
     given = parser.parse_args(arguments)
-    chosen = [s for s in stages() if not given.stage or any(s.name.startswith(w) for w in given.stage)]
-    if not chosen:
-        names = ", ".join(s.name for s in stages())
-        parser.error(f"no stage begins with {', '.join(given.stage)}; there are: {names}")
+    # `make test STAGES="molecule default"` arrives as two words: a name of a stage is one word with hyphens.
+    wanted = [word.replace(" ", "-") for word in given.stage]
+    unknown = [word for word in wanted if not any(s.file.startswith(word) for s in stages())]
+    if unknown:
+        parser.error(f"no stage begins with {', '.join(unknown)}; there are: {', '.join(s.file for s in stages())}")
+    chosen = [s for s in stages() if not wanted or s.file.startswith(tuple(wanted))]
     if given.jobs < 1:
         parser.error("--jobs: at least 1")
     seed = os.environ.get("TEST_SEED") or str(random.randrange(1_000_000))
-    environment = os.environ | {"TEST_SEED": seed} | ({"TEST_ALL": "1"} if given.all else {})
+    settings = {"TEST_SEED": seed} | ({"TEST_ALL": "1"} if given.all else {})
+    shown = " ".join(f"{name}={value}" for name, value in settings.items())
     shutil.rmtree(REPORTS, ignore_errors=True)
     REPORTS.mkdir(parents=True)
+    print(shown, flush=True)
     started = time.monotonic()
-    lanes = Lanes(chosen, given.jobs, environment)
+    lanes = Lanes(chosen, given.jobs, os.environ | settings)
     interrupted = asyncio.run(interruptible(lanes))
-    print(summary(lanes.runs, time.monotonic() - started, seed), flush=True)
+    print(summary(lanes.runs, time.monotonic() - started, shown), flush=True)
     if interrupted:
         return 130
     return 1 if any(run.failures for run in lanes.runs) else 0

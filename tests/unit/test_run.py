@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pty
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,14 +17,28 @@ import pytest
 from tests import run as gate
 from tests.run import Failure, Lanes, Run, Stage, read_report, summary
 
-REPORT = """<testsuites><testsuite tests="4" failures="1" errors="1" skipped="1">
-<testcase classname="tests.unit.test_a" name="passes"/>
-<testcase classname="tests.unit.test_a" name="fails[x]">
+REPORT = """<testsuites><testsuite tests="5" failures="1" errors="2" skipped="1">
+<testcase classname="tests.unit.test_a" name="passes" file="tests/unit/test_a.py"/>
+<testcase classname="tests.unit.test_a.TestIt" name="fails[x]" file="tests/unit/test_a.py">
 <failure message="assert 5.2 &lt; 5&#10; + where">long text</failure></testcase>
-<testcase classname="tests.unit.test_b" name="breaks"><error message="no host"/></testcase>
-<testcase classname="tests.unit.test_b" name="skipped"><skipped message="later"/></testcase>
+<testcase classname="tests.unit.test_b" name="breaks" file="tests/unit/test_b.py"><error message="no host"/></testcase>
+<testcase classname="tests.unit.test_b" name="skipped" file="tests/unit/test_b.py"><skipped message="later"/></testcase>
+<testcase classname="" name="tests.unit.test_c" file="tests/unit/test_c.py"><error message="collection failure">
+tests/unit/test_c.py:1: in &lt;module&gt;
+E   ModuleNotFoundError: No module named 'nothing'</error></testcase>
 </testsuite></testsuites>"""
-UNIT = Stage("unit", [])
+# Runs stages in a process of its own: the arguments are the folder for reports, and Python that makes the stages.
+DRIVER = """
+import sys
+from pathlib import Path
+from tests import run
+from tests.run import Stage
+run.REPORTS = Path(sys.argv[1])
+run.remove_hosts = lambda names: (run.REPORTS / "removed").write_text(" ".join(names))
+run.ENDING = tuple((number, 0.8) for number, _ in run.ENDING)
+run.stages = lambda: eval(sys.argv[2])
+sys.exit(run.main([]))
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -87,8 +103,8 @@ def test_a_stage_without_tests_counts_as_one_and_shows_the_end_of_its_log_when_i
     assert ran["bad"].passed == 0
     (failure,) = ran["bad"].failures
     assert failure.why[-1] == "because of this"
-    said = summary(list(ran.values()), 1.0, "7")
-    for part in ("because of this", "bad.log", 'again: TEST_SEED=7 make test STAGES="bad"', "1 passed, 1 failed"):
+    said = summary(list(ran.values()), 1.0, "TEST_SEED=7")
+    for part in ("because of this", "bad.log", "again: TEST_SEED=7 make test STAGES=bad\n", "1 passed, 1 failed"):
         assert part in said
     assert said.splitlines()[-1] == "1 passed, 1 failed"
 
@@ -100,15 +116,17 @@ def test_a_program_that_is_not_installed_is_a_failure_that_says_so() -> None:
 
 def test_the_reports_of_all_commands_count() -> None:
     writes = "import os, shlex; path = shlex.split(os.environ['PYTEST_ADDOPTS'])[0].split('=', 1)[1]; "
-    writes += f"open(path, 'w').write({REPORT!r})"
-    ran = run(Stage("twice", [program(writes), program(writes)]))
-    assert (ran["twice"].passed, len(ran["twice"].failures)) == (2, 6)
+    writes += "open(path, 'w').write({!r})"
+    other = '<testsuite><testcase name="a" classname="b"/><testcase name="c" classname="b"/></testsuite>'
+    ran = run(Stage("twice", [program(writes.format(REPORT)), program(writes.format(other))]))
+    assert (ran["twice"].passed, len(ran["twice"].failures)) == (3, 4)
 
 
-def test_the_stages_get_the_seed_and_what_pytest_is_to_select() -> None:
+def test_the_stages_get_the_seed_and_what_pytest_is_to_select(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-k mine")
     ran = run(stage("a", "import os; print(os.environ['TEST_SEED'], os.environ['PYTEST_ADDOPTS'])", tests="not alone"))
     said = ran["a"].log.read_text().splitlines()[-1]
-    assert said.startswith("7 --junitxml=")
+    assert said.startswith("7 -k mine --junitxml=")
     assert said.endswith("-m 'not alone'")
 
 
@@ -118,6 +136,7 @@ def test_the_stages_get_the_seed_and_what_pytest_is_to_select() -> None:
         ("tests/test_a.py::test_x PASSED     [ 50%]", (1, 0)),
         ("\x1b[2m│\x1b[0m test_a.py::test_x \x1b[31mFAILED\x1b[0m\x1b[32m   [100%]\x1b[0m", (0, 1)),
         ("[gw0] [ 10%] PASSED tests/unit/test_a.py::test_x", (1, 0)),
+        ("test_a.py::test_x SKIPPED (later)     [ 50%]", (0, 1)),
         ("FAILED tests/unit/test_a.py::test_x - assert", (0, 0)),
     ],
 )
@@ -130,20 +149,92 @@ def test_tests_are_counted_while_they_run(line: str, counted: tuple[int, int]) -
 def test_a_report_is_read_as_what_passed_and_why_the_rest_did_not(tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
     report.write_text(REPORT)
-    passed, failures = read_report(report, UNIT)
+    passed, failures = read_report(report)
     assert passed == 1
     assert [(failure.name, failure.why) for failure in failures] == [
-        ("tests/unit/test_a.py::fails[x]", ["assert 5.2 < 5", " + where"]),
+        ("tests/unit/test_a.py::TestIt::fails[x]", ["assert 5.2 < 5", " + where"]),
         ("tests/unit/test_b.py::breaks", ["no host"]),
         ("tests/unit/test_b.py::skipped", ["later"]),
+        ("tests/unit/test_c.py", ["ModuleNotFoundError: No module named 'nothing'"]),
     ]
-    assert failures[0].again == ".venv/bin/pytest 'tests/unit/test_a.py::fails[x]'"
-    (of_scenario, *_) = read_report(report, Stage("molecule default", [], scenario="default"))[1]
-    assert "PYTEST_ADDOPTS='-k fails' .venv/bin/molecule verify -s default" in of_scenario.again
+
+
+def test_a_failed_test_is_run_again_by_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(gate, "REPORTS", tmp_path / "reports")
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    (tmp_path / "test_it.py").write_text(
+        "import os\ndef test_good(): pass\ndef test_bad():\n    seed = os.environ['TEST_SEED']\n    assert seed == ''\n"
+    )
+    chosen = [Stage("some tests", [["pytest", "-v", "-p", "no:cacheprovider", "test_it.py"]], folder=tmp_path)]
+    monkeypatch.setattr(gate, "stages", lambda: chosen)
+    monkeypatch.setenv("TEST_SEED", "4711")
+    assert gate.main([]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("TEST_SEED=4711\n")
+    assert "FAILED some tests: test_it.py::test_bad\n    AssertionError: assert '4711' == ''\n" in out
+    assert out.endswith("\n1 passed, 1 failed\n")
+    (line,) = [line.partition(":")[2] for line in out.splitlines() if line.startswith("  again:")]
+    monkeypatch.delenv("TEST_SEED")
+    done = subprocess.run(line, shell=True, cwd=gate.ROOT, capture_output=True, text=True, timeout=60)
+    assert "1 failed in" in done.stdout, line
+    assert "assert '4711' == ''" in done.stdout, line
+
+
+def test_a_test_of_a_scenario_is_run_again_whatever_the_scenario_selects() -> None:
+    failure = Failure("default/tests/test_x.py::test_y[a b]", [])
+    line = gate.again(Stage("molecule default", [], scenario="default"), failure, "TEST_SEED=7")
+    assert line == (
+        ". .venv/bin/activate && molecule converge -s default && "
+        "TEST_SEED=7 PYTEST_ADDOPTS='-o python_functions=test_y' molecule verify -s default"
+    )
+    # A host of refusals is bare: converging would deploy the stack.
+    assert "molecule create -s r &&" in gate.again(Stage("r", [], scenario="r", deployed=False), failure, "")
+
+
+def test_the_chosen_option_selects_a_test_beside_k_of_the_scenario(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text("def test_one(): pass\ndef test_two(): pass\n")
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-k", "not inference", "test_it.py"]
+    environment = os.environ | {"PYTEST_ADDOPTS": "-o python_functions=test_two"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert "1 passed" in done.stdout
+
+
+@pytest.mark.parametrize("given", ["", "4711"])
+def test_all_stages_get_one_seed_which_is_printed_first(
+    given: str, reports: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TEST_SEED", given)
+    monkeypatch.delenv("TEST_ALL", raising=False)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    told = "import os; print(*(os.environ.get(name) for name in ('TEST_SEED', 'TEST_ALL', 'PYTHONUNBUFFERED')))"
+    monkeypatch.setattr(gate, "stages", lambda: [stage("a", told), stage("b", told)])
+    for arguments, everything in (([], None), (["--all"], 1)):
+        assert gate.main(arguments) == 0
+        shown = capsys.readouterr().out.partition("\n")[0]
+        seed = shown.removeprefix("TEST_SEED=").removesuffix(" TEST_ALL=1")
+        assert seed == (given or seed)
+        assert shown.endswith("TEST_ALL=1") == bool(everything)
+        ends = {(reports / f"{name}.log").read_text().splitlines()[-1] for name in "ab"}
+        assert ends == {f"{seed} {everything} 1"}
+
+
+def test_stages_are_chosen_by_the_beginnings_of_their_names(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gate, "stages", lambda: [Stage(n, [["true"]]) for n in ("lint docs", "lint python", "unit")])
+    for given, ended in ((["lint"], 2), (["lint-p", "unit"], 2), (["lint d"], 1), ([], 3)):
+        assert gate.main(given) == 0
+        assert capsys.readouterr().out.endswith(f"\n{ended} passed, 0 failed\n")
+    with pytest.raises(SystemExit, match="2"):
+        gate.main(["lint", "units"])
+    assert "no stage begins with units; there are: lint-docs, lint-python, unit" in capsys.readouterr().err
 
 
 def test_a_stage_that_left_no_report_has_no_tests(tmp_path: Path) -> None:
-    assert read_report(tmp_path / "none.xml", UNIT) == (0, [])
+    assert read_report(tmp_path / "none.xml") == (0, [])
 
 
 def test_without_a_terminal_a_stage_is_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,7 +271,7 @@ def test_an_interruption_ends_what_runs_and_leaves_no_host(
         os.kill(int((tmp_path / "pid").read_text()), 0)
         pytest.fail("the child still runs")
     assert removed == ["some"]
-    assert "interrupted" in summary(lanes.runs, 1.0, "7")
+    assert "interrupted" in summary(lanes.runs, 1.0, "")
 
 
 def test_the_stages_of_the_project_fit_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,8 +287,80 @@ def test_the_stages_of_the_project_fit_together(monkeypatch: pytest.MonkeyPatch)
         assert {kept.tests, ends.tests} == {"alone", "not alone"}, "together they run all tests"
 
 
-def test_failures_are_frozen_into_the_summary_with_their_log() -> None:
-    failed = Run(stage("unit"), ended=time.monotonic(), failures=[Failure("tests/a.py::b", ["why"], "pytest a")])
-    assert "FAILED unit: tests/a.py::b\n    why\n  log:   unit.log\n  again: TEST_SEED=7 pytest a" in summary(
-        [failed], 1.0, "7"
+def test_the_summary_has_why_the_log_and_the_line(tmp_path: Path) -> None:
+    now = time.monotonic()
+    failed = Run(stage("unit", folder=tmp_path), now, now + 4, failures=[Failure("tests/a.py::b", ["why"])])
+    said = summary([failed, Run(stage("b"), now, now + 5, passed=1)], 6.0, "TEST_SEED=7")
+    assert [line.split()[:2] for line in said.splitlines()[2:5]] == [["unit", "4"], ["b", "5"], ["all", "6"]]
+    assert "(9 s one after the other" in said
+    assert "FAILED unit: tests/a.py::b\n    why\n  log:   unit.log\n  again: TEST_SEED=7 " in said
+
+
+def driven(reports: Path, chosen: str, stdout: int) -> subprocess.Popen[bytes]:
+    """Start a process that runs stages."""
+    environment = os.environ | {"PYTHONPATH": str(Path(gate.__file__).parents[1]), "TERM": "xterm"}
+    return subprocess.Popen([*program(DRIVER), str(reports), chosen], env=environment, stdout=stdout)
+
+
+def shown_on(terminal: int) -> str:
+    """Return what a program writes to a pseudo terminal until it ends."""
+    shown = b""
+    with contextlib.suppress(OSError):
+        while part := os.read(terminal, 4096):
+            shown += part
+    return shown.decode()
+
+
+def test_a_terminal_shows_a_line_for_each_stage_that_runs(tmp_path: Path) -> None:
+    code = "import time; print('t.py::a PASSED [ 50%]', flush=True); time.sleep(2.5)"
+    terminal, inside = pty.openpty()
+    process = driven(tmp_path, f"[Stage('unit', [[sys.executable, '-c', {code!r}]])]", stdout=inside)
+    os.close(inside)
+    going, _, ended = shown_on(terminal).partition("unit: ")
+    assert process.wait() == 0
+    assert "…  unit  1 s  1 passed, 0 failed" in going
+    assert "started" not in going
+    assert ended.startswith("1 passed, 0 failed, ")
+    assert "…" not in ended
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_nothing_outlives_a_signal_also_when_it_comes_twice(number: signal.Signals, tmp_path: Path) -> None:
+    deaf = "import signal, time; [signal.signal(n, signal.SIG_IGN) for n in (2, 15)]; time.sleep(60)"
+    code = (
+        f"import subprocess, sys, os, time; child = subprocess.Popen([sys.executable, '-c', {deaf!r}]);"
+        "time.sleep(0.5); print(os.getpid(), child.pid, flush=True); child.wait()"
     )
+    command = f"[[sys.executable, '-c', {code!r}]]"
+    chosen = (
+        f"[Stage('quick', [['true']], scenario='kept', keeps_host=True), Stage('one', {command}, scenario='a'),"
+        f" Stage('two', {command}, scenario='b'), Stage('later', [['true']], scenario='never')]"
+    )
+    process = driven(tmp_path, chosen, stdout=subprocess.PIPE)
+    pids: list[int] = []
+    until = time.monotonic() + 20
+    while len(pids) < 4:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+        logs = [log for log in (tmp_path / "one.log", tmp_path / "two.log") if log.exists()]
+        last = " ".join(line for log in logs for line in log.read_text().splitlines()[-1:])
+        pids = [int(word) for word in last.split() if word.isdigit()]
+    process.send_signal(number)
+    time.sleep(0.1)
+    process.send_signal(number)
+    out = process.communicate(timeout=20)[0].decode()
+    assert process.returncode == 130
+    assert not [pid for pid in pids if runs(pid)]
+    assert (tmp_path / "removed").read_text() == "a b kept"
+    rows = [line.split() for line in out.splitlines()]
+    assert ["quick", "0", "1", "0"] in rows
+    assert [row[0] for row in rows if row[-1:] == ["interrupted"]] == ["one", "two"]
+    assert out.endswith("\n1 passed, 0 failed\n")
+
+
+def runs(pid: int) -> bool:
+    """Return whether a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
