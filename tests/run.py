@@ -50,7 +50,7 @@ class Stage:
     commands: list[list[str]]
     folder: Path = ROOT
     after: tuple[str, ...] = ()
-    """The stages that must have ended before, whatever came of them."""
+    """The stages that must have ended before; one that passed nothing has left nothing to go on with."""
     alone: bool = False
     """It measures time or counts requests: nothing else runs meanwhile, and it comes after all that need not."""
     scenario: str = ""
@@ -331,11 +331,12 @@ class Lanes:
         """Run all stages. When this is cancelled, those that run are ended and no host is left."""
         with self._live if self._console.is_terminal else contextlib.nullcontext():
             try:
-                while self._waiting or self._tasks:
-                    for stage in [stage for stage in self._waiting if self._may_start(stage)]:
-                        # Whether it still may depends on what has been started before it.
-                        if self._may_start(stage):
-                            self._start(stage)
+                while True:
+                    # Whether one may start depends on what has been started before it.
+                    while stage := next(filter(self._may_start, self._waiting), None):
+                        self._start(stage)
+                    if not (self._tasks or self._waiting):
+                        break
                     ended, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
                     for task in ended:
                         self._end(task)
@@ -362,6 +363,13 @@ class Lanes:
         run.log.touch()
         self.runs.append(run)
         self._waiting.remove(stage)
+        if missing := [r.stage.name for r in self.runs if r.stage.name in stage.after and not r.passed]:
+            why = f"not run: {', '.join(missing)} failed"
+            run.log.write_text(f"{why}\n")
+            run.failures.append(Failure(why, [], is_test=False))
+            run.ended = run.started
+            self._say(run)
+            return
         self._tasks[asyncio.create_task(run.execute(self._environment))] = run
         if not self._console.is_terminal:
             print(f"{stage.name}: started", flush=True)
@@ -369,6 +377,10 @@ class Lanes:
     def _end(self, task: asyncio.Task[None]) -> None:
         run = self._tasks.pop(task)
         task.result()
+        self._say(run)
+
+    def _say(self, run: Run) -> None:
+        """Print the line of a stage that has ended."""
         name, seconds, passed, failed = run.line()
         if self._console.is_terminal:
             self._live.refresh()

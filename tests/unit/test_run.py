@@ -91,6 +91,21 @@ def test_a_stage_waits_for_those_that_it_needs_and_for_no_other() -> None:
     )
 
 
+def test_a_stage_is_not_run_when_one_that_it_needs_has_passed_nothing(reports: Path) -> None:
+    ran = run(
+        stage("bed", "raise SystemExit(1)"),
+        stage("host", after=("bed",)),
+        stage("measures", after=("host",), alone=True),
+        stage("other"),
+    )
+    assert [failure.name for failure in ran["host"].failures] == ["not run: bed failed"]
+    assert [failure.name for failure in ran["measures"].failures] == ["not run: host failed"]
+    assert ran["other"].passed == 1
+    writes = "import os, shlex; path = shlex.split(os.environ['PYTEST_ADDOPTS'])[0].split('=', 1)[1]; "
+    some = stage("some", f"{writes} open(path, 'w').write({REPORT!r}); raise SystemExit(1)")
+    assert run(some, stage("host", after=("some",)))["host"].passed == 1, "some tests passed, so there is a host"
+
+
 def test_what_measures_runs_alone_and_last() -> None:
     ran = run(stage("measures", alone=True), stage("a"), stage("b"), stage("counts", alone=True))
     assert list(ran) == ["a", "b", "measures", "counts"]
