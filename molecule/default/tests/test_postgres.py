@@ -39,6 +39,13 @@ def restored(host: Any) -> Iterator[None]:
     assert "failed=0" in apply_role(host, "postgres")
 
 
+@pytest.fixture(scope="module")
+def restored_at_the_end(host: Any) -> Iterator[None]:
+    """After all of these tests the host is again as the inventory says; each brings its own settings until then."""
+    yield
+    assert "failed=0" in apply_role(host, "postgres")
+
+
 def test_its_data_is_a_volume_of_its_own(host: Any) -> None:
     mounts = {mount["Destination"]: mount for mount in inspect(host, "postgres")["Mounts"]}
     volume = mounts["/var/lib/postgresql/data"]
@@ -127,7 +134,7 @@ def test_roles_have_no_more_rights_than_they_need(host: Any) -> None:
     assert psql(host, owner) == "tradingbot"
 
 
-@pytest.mark.usefixtures("restored")
+@pytest.mark.usefixtures("restored_at_the_end")
 def test_a_new_readers_password_works_and_reads_only(host: Any) -> None:
     password = secrets.token_hex(16)
     started = inspect(host, "postgres")["State"]["StartedAt"]
@@ -156,7 +163,7 @@ def test_a_new_superusers_password_works(host: Any) -> None:
     assert "changed=0" in apply_role(host, "postgres", postgres_superuser_password=password)
 
 
-@pytest.mark.usefixtures("restored")
+@pytest.mark.usefixtures("restored_at_the_end")
 def test_a_setting_is_reloaded_without_a_restart(host: Any) -> None:
     started = inspect(host, "postgres")["State"]["StartedAt"]
     assert "failed=0" in apply_role(host, "postgres", postgres_settings={"log_min_duration_statement": "900ms"})
@@ -164,7 +171,7 @@ def test_a_setting_is_reloaded_without_a_restart(host: Any) -> None:
     assert inspect(host, "postgres")["State"]["StartedAt"] == started
 
 
-@pytest.mark.usefixtures("restored")
+@pytest.mark.usefixtures("restored_at_the_end")
 def test_a_setting_that_needs_it_restarts(host: Any) -> None:
     started = inspect(host, "postgres")["State"]["StartedAt"]
     assert "failed=0" in apply_role(host, "postgres", postgres_settings={"max_locks_per_transaction": 65})
@@ -172,7 +179,7 @@ def test_a_setting_that_needs_it_restarts(host: Any) -> None:
     assert inspect(host, "postgres")["State"]["StartedAt"] != started
 
 
-@pytest.mark.usefixtures("restored")
+@pytest.mark.usefixtures("restored_at_the_end")
 def test_a_bad_setting_is_refused_and_the_old_one_serves(host: Any) -> None:
     for variables, reason in (
         ({"postgres_settings": {"work_mem": "plenty"}}, "work_mem"),
