@@ -84,11 +84,11 @@ def query(machine: hosts.Host, password: str, sql: str) -> list[str]:
     return output_of(machine, f"{COMPOSE} exec -T postgres sh -c {script}", f"{password}\n{sql}\n").splitlines()
 
 
-def wait_until(holds: Callable[[], bool], seconds: float, what: str) -> float:
-    """Wait until *holds* and return how long it took, in seconds. Fails the test after *seconds*."""
+def wait_until(holds: Callable[[], bool], seconds: float, what: str, every: float = 0.1) -> float:
+    """Wait until *holds*, asked *every* so many seconds; return how long it took. Fails the test after *seconds*."""
     start = time.monotonic()
     while not holds():
         waited = time.monotonic() - start
         assert waited < seconds, f"{what}: not within {seconds:.0f} s"
-        time.sleep(0.1)
+        time.sleep(every)
     return time.monotonic() - start
