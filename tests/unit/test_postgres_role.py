@@ -16,7 +16,7 @@ SECRETS = {
     "postgres_password": "owner-0123456789abcdef",
     "postgres_readonly_password": "reader-0123456789abcdef",
 }
-ABSENT: dict[str, Any] = {"__postgres_data_version": {}}
+ABSENT: dict[str, Any] = {"__postgres_data_file": {"stat": {"exists": False}}, "__postgres_data_version": {}}
 
 
 def fragment(**variables: Any) -> dict[str, Any]:
