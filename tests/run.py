@@ -110,8 +110,8 @@ def stages() -> list[Stage]:
         ),
         Stage(
             "backend",
-            # The slowest tests are in two files: whoever is done first takes some of them from the other.
-            [["pytest", "-v", "-n", "2", "--dist", "worksteal", "--cov", "--cov-report=term:skip-covered"]],
+            # Tests of one file share what they make.
+            [["pytest", "-v", "-n", "2", "--dist", "loadfile", "--cov", "--cov-report=term:skip-covered"]],
             folder=BACKEND,
         ),
         Stage(
