@@ -45,6 +45,8 @@ sys.exit(run.main([]))
 def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of logs and reports."""
     monkeypatch.setattr(gate, "REPORTS", tmp_path)
+    # make test gives this to the run that these tests are in: its report is not theirs.
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     monkeypatch.setattr(gate, "ROOT", tmp_path)
     return tmp_path
 
