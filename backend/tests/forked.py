@@ -135,7 +135,7 @@ def _serve(listener: socket.socket) -> int:
 
 
 def _attend(connection: socket.socket) -> int:
-    """Tells the process id and the exit code of a process. Returns that code, in that process."""
+    """Send the id and the exit code of a process to who asked for it. Return that code, in that process."""
     message, descriptors, _flags, _address = socket.recv_fds(connection, _LONGEST_REQUEST, 3)
     process_id = os.fork()
     if process_id:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,10 +57,10 @@ def program(text: str) -> list[str]:
     return [sys.executable, "-c", text]
 
 
-def stage(name: str, text: str = "", **fields: object) -> Stage:
+def stage(name: str, text: str = "", **fields: Any) -> Stage:
     """Return a stage that runs a Python program; without one, it takes a moment."""
     commands = [program(text or "import time; time.sleep(0.3)")]
-    return Stage(name, commands, **fields)  # type: ignore[arg-type]  # fields of the stage, by name
+    return Stage(name, commands, **fields)
 
 
 def run(*stages: Stage, jobs: int = 2) -> dict[str, Run]:
