@@ -168,6 +168,20 @@ async def test_the_end_of_the_server_is_told_although_another_client_is_just_clo
         silent.transport.abort()
 
 
+async def test_the_end_of_the_server_sends_clients_away_one_after_the_other(account: Account) -> None:
+    ends: list[float] = []
+
+    async def follow(client: LiveClient) -> None:
+        assert await close_code(client) == 1012
+        ends.append(asyncio.get_running_loop().time())
+
+    async with live_server(Settings()) as port:
+        following = [asyncio.create_task(follow(await listen(port, account))) for _ in range(8)]
+    await asyncio.gather(*following)
+    # Eight moments out of two seconds: they are that near to each other once in a million times.
+    assert ends[-1] - ends[0] > 0.2
+
+
 async def test_a_client_that_reads_nothing_does_not_keep_the_server_from_ending(
     tmp_path: Path, account: Account
 ) -> None:

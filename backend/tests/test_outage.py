@@ -2,12 +2,13 @@
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 from sqlalchemy import text
 
-from tests.conftest import Account, MakeDatabase, client_of, make_account
+from tests.conftest import Account, MakeDatabase, client_of, execute, make_account
 from tests.network import proxy_to
 from tests.test_webhooks import assert_problem
 from tradingbot.app import create_app
@@ -60,6 +61,60 @@ async def test_database_restarted_between_two_alerts(
             await proxy.cut()
             await proxy.open()
             assert (await client.post(account.webhook, json=alert(2))).status_code == 202
+
+
+async def test_what_postgresql_ended_is_replaced_before_a_request_gets_it(
+    account: Account, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with proxy_to(database_url) as proxy:
+        monkeypatch.setenv("DATABASE_URL", proxy.url)
+        app = create_app(Settings())
+        async with app.router.lifespan_context(app), client_of(app) as client:
+            for _ in range(Settings().database_pool_size + 1):
+                await proxy.cut()
+                await proxy.open()
+                assert (await client.get("/api/v1/signals", headers=account.headers)).status_code == 200
+
+
+def _end_while_busy(url: str, process: int) -> None:
+    """Ends a process of PostgreSQL while this one's event loop stands still."""
+    with ThreadPoolExecutor(1) as other:
+        other.submit(execute, url, f"SELECT pg_terminate_backend({process})").result()
+    time.sleep(1.1)
+
+
+async def test_what_ended_while_nobody_looked_is_replaced_as_well(
+    settings: Settings, database_url: str
+) -> None:
+    """A process that was too busy to see the end of its connections still has them for open."""
+    database = Database(settings)
+    async with database.single() as session:
+        process = (await session.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+    _end_while_busy(database_url, process)
+    async with database.single() as session:
+        assert (await session.execute(text("SELECT pg_backend_pid()"))).scalar_one() != process
+    await database.close()
+
+
+async def test_connections_are_open_before_the_first_request(account: Account, settings: Settings) -> None:
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        assert app.state.context.database.engine.pool.checkedin() == settings.database_pool_size
+
+
+async def test_a_start_without_the_database(
+    account: Account, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with proxy_to(database_url) as proxy:
+        await proxy.cut()
+        monkeypatch.setenv("DATABASE_URL", proxy.url)
+        app = create_app(Settings())
+        async with app.router.lifespan_context(app), client_of(app) as client:
+            assert_unavailable(await client.post(account.webhook, json=alert(1)))
+            assert_unavailable(await client.get("/api/v1/signals", headers=account.headers))
+            await proxy.open()
+            assert (await client.post(account.webhook, json=alert(1))).status_code == 202
+            assert (await client.get("/api/v1/signals", headers=account.headers)).status_code == 200
 
 
 async def test_database_that_is_silent(

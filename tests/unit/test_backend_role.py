@@ -66,7 +66,10 @@ def test_the_worker_differs_from_the_web_server_in_little() -> None:
     assert worker["healthcheck"]["test"] == ["CMD", "tradingbot", "health", "worker"]
     assert worker["deploy"]["resources"]["limits"] == {"cpus": "1", "memory": "512M", "pids": 256}
     assert "ports" not in worker
-    own = {"command", "deploy", "healthcheck", "ports"}
+    # The engine's own measure is 1024.
+    assert worker["cpu_shares"] == 512
+    assert "cpu_shares" not in web
+    own = {"command", "cpu_shares", "deploy", "healthcheck", "ports"}
     assert {key: worker[key] for key in worker if key not in own} == {key: web[key] for key in web if key not in own}
 
 

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import ast
 import base64
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -170,3 +172,20 @@ def test_data_of_another_major_version_is_found_with_a_way_out() -> None:
     assert "PostgreSQL 14" in problem["why"]
     assert 'postgres_version: "14"' in problem["fix"]
     assert "pg_dump" in problem["fix"]
+
+
+def test_both_slots_of_a_deploy_and_the_worker_fit_into_the_connections() -> None:
+    """PostgreSQL keeps three for its superuser, and backups and people come as well."""
+    fields = ast.parse(Path("backend/src/tradingbot/core/settings.py").read_text())
+    defaults = {
+        ast.unparse(node.target): node.value.value
+        for node in ast.walk(fields)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Constant)
+        if isinstance(node.value.value, int)
+    }
+    # One more for NOTIFY.
+    process = defaults["database_pool_size"] + defaults["database_max_overflow"] + defaults["webhook_connections"] + 1
+    worker = (defaults["worker_concurrency"] + 4 + 2) + (defaults["worker_concurrency"] + 1 + 2) + 1
+    backend = yaml.safe_load(Path("roles/backend/defaults/main.yml").read_text())
+    most = yaml.safe_load(Path("roles/postgres/defaults/main.yml").read_text())["postgres_max_connections"]
+    assert 2 * backend["backend_workers"] * process + worker <= most - 3 - 5

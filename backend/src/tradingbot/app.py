@@ -59,7 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     install_error_handlers(app)
-    app.router.routes.extend(_routes().routes)
+    app.router.routes.extend(endpoints().routes)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -75,8 +75,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 @cache
-def _routes() -> APIRouter:
-    """Return all endpoints. They are the same whatever the settings are, and take longest of all to build."""
+def endpoints() -> APIRouter:
+    """Gives all endpoints. They are the same whatever the settings are, and take longest of all to build."""
     routes = APIRouter()
     add_direct_routes(routes, API_PREFIX, [*health.direct, *webhooks.direct])
     api = APIRouter(prefix=API_PREFIX)
@@ -122,7 +122,8 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
             publisher.start()
             hub.start()
             waker.start()
-            intake.start()
+            await database.open()
+            await intake.start()
             try:
                 yield
             finally:

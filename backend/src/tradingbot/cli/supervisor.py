@@ -29,8 +29,8 @@ class ForkingSupervisor(Multiprocess):
     """Uvicorn's supervisor, with forked first workers and gauges of those that live."""
 
     def init_processes(self) -> None:
-        """Imports the application once, then starts the workers."""
-        importlib.import_module(str(self.config.app).partition(":")[0])
+        """Imports the application and builds its endpoints once, then starts the workers."""
+        importlib.import_module("tradingbot.app").endpoints()
         gc.collect()
         gc.freeze()
         for _ in range(self.processes_num):

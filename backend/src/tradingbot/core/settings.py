@@ -72,8 +72,8 @@ class DatabaseSettings(_Settings):
 
     database_url: Annotated[SecretStr, _checked(secret_policy.check_database_url)]
     database_pool_size: PositiveInt = 5
-    database_max_overflow: Annotated[int, Field(ge=0)] = 5
-    database_pool_timeout: PositiveFloat = 1.0
+    database_max_overflow: Annotated[int, Field(ge=0)] = 1
+    database_pool_timeout: PositiveFloat = 2.0
     database_connect_timeout: PositiveFloat = 2.0
     database_command_timeout: PositiveFloat = 10.0
     # From how many milliseconds on a statement is logged.

@@ -2,8 +2,10 @@
 
 As it is, `websocket.close` waits until the client takes data again, and a transport that is closed keeps what
 it could not send, and the connection, for as long as the client likes. And the end of the server fails at a
-client that is about to close.
+client that is about to close, and sends all clients away in one moment.
 """
+
+import random
 
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -12,13 +14,20 @@ from websockets.frames import Frame
 
 _PATIENCE = 5.0
 _PATIENCE_AT_SHUTDOWN = 1.0
+# Seconds over which the end of the server spreads its closes. A client comes back at once, for a ticket, a
+# TLS connection and what it has missed: all together are more than a small host does beside its requests.
+_SPREAD_AT_SHUTDOWN = 2.0
+_random = random.SystemRandom()
 
 
 class LiveProtocol(WebSocketsSansIOProtocol):
     """Writes the close frame behind what is unsent and, some seconds later, drops both."""
 
     def shutdown(self) -> None:
-        """Closes with 1012; called when the server stops."""
+        """Closes with 1012, soon; called when the server stops, which waits for it."""
+        self.loop.call_later(_random.uniform(0, _SPREAD_AT_SHUTDOWN), self._send_away)
+
+    def _send_away(self) -> None:
         try:
             super().shutdown()
         except InvalidState:

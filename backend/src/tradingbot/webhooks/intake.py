@@ -46,10 +46,17 @@ class Intake:
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(_LONGEST_QUEUE)
         self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self) -> None:
-        """Starts storing; connects when there is something to store."""
+    async def start(self) -> None:
+        """Starts storing, on connections that are open if PostgreSQL answers; else they are when it does."""
+        timeout = self._settings.webhook_timeout
+        limit = {"statement_timeout": str(int(timeout * 1000))}
         for _ in range(self._settings.webhook_connections):
-            self._tasks.append(asyncio.create_task(self._run(), name="intake"))
+            connection = DirectConnection(self._settings, timeout, **repository.SERVER_SETTINGS, **limit)
+            try:
+                await repository.prepare(connection)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                log.warning("PostgreSQL is not available", reason=type(error).__name__)
+            self._tasks.append(asyncio.create_task(self._run(connection), name="intake"))
 
     async def close(self) -> None:
         """Stops. What still waits is answered 503."""
@@ -74,10 +81,7 @@ class Intake:
         except TimeoutError:
             raise UnavailableError("The database took too long.") from None
 
-    async def _run(self) -> None:
-        timeout = self._settings.webhook_timeout
-        limit = {"statement_timeout": str(int(timeout * 1000))}
-        connection = DirectConnection(self._settings, timeout, **repository.SERVER_SETTINGS, **limit)
+    async def _run(self, connection: DirectConnection) -> None:
         batch: list[_Waiting] = []
         try:
             while True:

@@ -133,3 +133,13 @@ async def store(
     for row in await connection.fetch(_STORE, *columns, max_age, window, CONTENT):
         verdicts[row["number"] - 1] = Verdict(*row[1:])
     return verdicts
+
+
+async def prepare(connection: DirectConnection) -> None:
+    """Opens the connection and has the statement planned on it, as the first alert would.
+
+    Raises:
+        OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError: it is open or planned later.
+    """
+    columns: list[list[object]] = [[] for _ in NewAlert._fields]
+    await connection.fetch(_STORE, *columns, 0, timedelta(), CONTENT)
