@@ -250,12 +250,18 @@ async def call(command: list[str], log: int, stage: Stage, environment: dict[str
         stdout=log,
         stderr=log,
         start_new_session=True,
+        preexec_fn=hear_interruptions,
     )
     try:
         return await process.wait()
     except asyncio.CancelledError:
         await end_group(process.pid)
         raise
+
+
+def hear_interruptions() -> None:
+    """Have the new process end on SIGINT, also where this one was started to ignore it: `make test &` in a script."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 async def end_group(group: int) -> None:

@@ -1,6 +1,6 @@
 # Copyright: the tradingbot.stack maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Lookup that refuses, with the way out, when the vault of the inventory does not open."""
+"""Lookup that refuses, with the way out, an inventory without hosts, or whose vault does not open."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ name: with_vault
 author:
   - The tradingbot.stack maintainers (@tradingbot)
 version_added: 0.1.0
-short_description: A host pattern, once the vault of the inventory opens
+short_description: A host pattern, once the inventory has hosts for it and its vault opens
 description:
+  - Refuses when the inventory has no host for any of the groups. Ansible passes over a play without hosts and ends with
+    success, so that a mistyped path of an inventory would look like a run in which all was well.
   - Returns its term if every encrypted file below C(group_vars) and C(host_vars) of the inventory opens with the
     vault passwords of this run, and refuses otherwise.
   - For the C(hosts) of a playbook's first play. There Ansible has not read the variables of any host yet; when it
     does, it says neither which file does not open nor what to do.
 options:
   _terms:
-    description: Host pattern.
+    description: Groups, separated by colons, each with an index like C([0]) if need be; or C(localhost).
     required: true
 """
 
@@ -53,12 +55,27 @@ def _encrypted_files(folder: str) -> Iterator[tuple[str, bytes]]:
                     yield str(path), content
 
 
+def _refuse_without_hosts(pattern: str, groups: dict[str, list[str]], sources: list[str]) -> None:
+    wanted = [name.partition("[")[0] for name in pattern.split(":")]
+    if "localhost" in wanted or any(groups.get(name) for name in wanted):
+        return
+    missing = [source for source in sources if "," not in source and not Path(source).exists()]
+    where = f"there is no {missing[0]}" if missing else f"{', '.join(sources) or 'the inventory'} has none"
+    names = f"the group {wanted[0]}" if len(wanted) == 1 else f"one of the groups {', '.join(wanted)}"
+    raise AnsibleError(
+        f"This is for hosts in {names}, and {where}. Pass your inventory, `-i inventories/prod`, with your host in it."
+    )
+
+
 class LookupModule(LookupBase):
-    """Returns its terms when the vault opens."""
+    """Returns its terms when there are hosts, and the vault opens."""
 
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
         listing = any(context.CLIARGS.get(word) for word in ("syntax", "listtasks", "listtags", "listhosts"))
-        sources = (variables or {}).get("ansible_inventory_sources") or []
+        known = variables or {}
+        sources = known.get("ansible_inventory_sources") or []
+        for pattern in [] if listing else terms:
+            _refuse_without_hosts(pattern, known.get("groups") or {}, sources)
         for folder in [] if listing else vaults.inventory_dirs(sources):
             for path, content in _encrypted_files(folder):
                 try:

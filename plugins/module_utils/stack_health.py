@@ -39,7 +39,6 @@ THRESHOLDS: dict[str, Any] = {
     "clock_offset_seconds": 30,
 }
 SERVICES = ("postgres", "redis", "backend", "worker", "nginx")
-DOCKER_ROOT = "/var/lib/docker"
 INTERNAL = "http://127.0.0.1:8081/configuration"
 WEB_ATTEMPTS = 3
 # adjtimex(2): the flag of `status` that nothing keeps the clock in time.
@@ -154,18 +153,12 @@ def last_line(text: str) -> str:
 
 def host_state(settings: Settings, root: Path = target.ROOT) -> dict[str, Any]:
     """Return the host's disks (each file system once), memory and clock."""
-    data = docker_root(settings.socket)
+    data = target.docker_root(settings.socket)
     return {
         "disks": disks([settings.project_dir, data]),
         "memory": memory(root),
         "clock": clock(settings.controller_time),
     }
-
-
-def docker_root(socket: str) -> str:
-    """Return where the engine keeps its data."""
-    told = target.docker_get("/info", socket)
-    return str((told or {}).get("DockerRootDir") or DOCKER_ROOT)
 
 
 def disks(paths: list[str]) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 ROOT = Path("/")
 LISTEN = "0A"
 DOCKER_SOCKET = "/run/docker.sock"
+DOCKER_ROOT = "/var/lib/docker"
 
 
 class Listener(NamedTuple):
@@ -180,6 +181,12 @@ def docker_get(resource: str, path: str = DOCKER_SOCKET, timeout: float = 5.0) -
         return None
     finally:
         connection.close()
+
+
+def docker_root(path: str = DOCKER_SOCKET) -> str:
+    """Return the folder in which the engine keeps images and volumes, or would, when none answers."""
+    told = docker_get("/info", path)
+    return str((told or {}).get("DockerRootDir") or DOCKER_ROOT)
 
 
 def resolves(name: str) -> bool:

@@ -171,7 +171,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.tradingbot.stack.plugins.module_utils import slots_record as records
 from ansible_collections.tradingbot.stack.plugins.module_utils.slots_engine import Engine
 from ansible_collections.tradingbot.stack.plugins.module_utils.slots_switch import FAILURES, READY, Change, Limits
-from ansible_collections.tradingbot.stack.plugins.module_utils.target import docker_get, memory_available_mb
+from ansible_collections.tradingbot.stack.plugins.module_utils.target import (
+    docker_get,
+    docker_root,
+    free_mb,
+    memory_available_mb,
+)
 
 RUN_DIR = Path("/run/tradingbot")
 LONGEST_CHANGE = 600
@@ -211,7 +216,6 @@ def facts(layout: records.Layout) -> dict[str, Any]:
 
 def looked(layout: records.Layout, image: str = "") -> dict[str, Any]:
     """Return what is there, and what room there is."""
-    free = os.statvfs("/var/lib/docker" if os.path.isdir("/var/lib/docker") else "/")
     found = facts(layout)
     active = found["active"]
     known = active in layout.addresses
@@ -219,8 +223,34 @@ def looked(layout: records.Layout, image: str = "") -> dict[str, Any]:
         "ready": known and Engine(layout).request(active, "GET", READY)[0] == 200,
         "image": docker_get(f"/images/{image}/json") if image else None,
         "memory_available_mb": memory_available_mb(),
-        "disk_free_mb": free.f_bavail * free.f_frsize // 1024**2,
+        "disk_free_mb": free_mb(docker_root()),
     }
+
+
+def wanted_release(asked: dict[str, Any], layout: records.Layout, work: Change) -> str:
+    """Return the release to run. Raises SlotError when there is none, or the database's schema is too new for it."""
+    wanted = asked["release"] or work.record.release
+    if asked["state"] == "previous":
+        wanted = records.choose(layout, work.record, asked["release"])
+        work.refuse_newer_schema(wanted)
+    if not wanted:
+        raise records.SlotError("no release was asked for, and none runs")
+    return str(wanted)
+
+
+def foretold(asked: dict[str, Any], layout: records.Layout) -> dict[str, Any]:
+    """Return what is there, and whether the real run would change it. Raises SlotError where that would refuse."""
+    if asked["state"] == "failed":
+        raise records.SlotError(asked["reason"])
+    found = facts(layout)
+    wanted = wanted_release(asked, layout, Change(layout, Engine(layout), limits(asked)))
+    anew = asked["state"] == "restarted" or found["release"] != wanted
+    return found | {"changed": anew or not found["settled"]}
+
+
+def limits(asked: dict[str, Any]) -> Limits:
+    """Return how long things may take, and how many releases stay."""
+    return Limits(asked["ready_timeout"], asked["settle_seconds"], asked["drain_timeout"], max(asked["keep"], 3))
 
 
 def mark_used(layout: records.Layout, release: str | None, again: bool = False) -> None:
@@ -266,9 +296,8 @@ def change(asked: dict[str, Any], layout: records.Layout) -> dict[str, Any]:
 
 def changed_slots(asked: dict[str, Any], layout: records.Layout) -> dict[str, Any]:
     """Make the change, write what came of it into the log, and return it. Raises SlotError."""
-    limits = Limits(asked["ready_timeout"], asked["settle_seconds"], asked["drain_timeout"], max(asked["keep"], 3))
     before = facts(layout)
-    work = Change(layout, Engine(layout), limits)
+    work = Change(layout, Engine(layout), limits(asked))
     wanted, failure, changed = asked["release"] or before["release"], "", False
     started = time.monotonic()
     try:
@@ -279,11 +308,7 @@ def changed_slots(asked: dict[str, Any], layout: records.Layout) -> dict[str, An
         work.settle()
         settled = bool(work.steps)
         mark_used(layout, work.record.release)
-        if asked["state"] == "previous":
-            wanted = records.choose(layout, work.record, asked["release"])
-            work.refuse_newer_schema(wanted)
-        if not wanted:
-            raise records.SlotError("no release was asked for, and none runs")
+        wanted = wanted_release(asked, layout, work)
         changed = work.run(wanted, force=asked["state"] == "restarted") or settled
     except FAILURES as error:
         failure = str(error) if isinstance(error, records.SlotError) else f"{type(error).__name__}: {error}"
@@ -346,13 +371,7 @@ def main() -> None:
         if asked["state"] == "looked":
             module.exit_json(changed=False, **looked(layout, asked["image"]))
         if module.check_mode:
-            found = facts(layout)
-            wanted = asked["release"] or found["release"]
-            if asked["state"] == "failed":
-                module.fail_json(msg=asked["reason"])
-            if asked["state"] == "previous":
-                wanted = records.choose(layout, records.read_record(layout), asked["release"])
-            module.exit_json(changed=not found["settled"] or found["release"] != wanted, **found)
+            module.exit_json(**foretold(asked, layout))
     except FAILURES as error:
         module.fail_json(msg=str(error))
     result = on_its_own(lambda: change(asked, layout))

@@ -18,9 +18,14 @@ author:
   - The tradingbot.stack maintainers (@tradingbot)
 options:
   base:
-    description: Folder that all paths are below.
+    description: Folder that all paths are below. A path that leads out of it is refused.
     type: path
     required: true
+  files_in:
+    description: Folder below O(base) that the O(files) are in.
+    type: str
+    default: .
+    version_added: "0.4.0"
   owner:
     description: Owner of all that names none itself.
     type: str
@@ -34,7 +39,7 @@ options:
     type: str
     default: "0644"
   modes:
-    description: Modes of files that differ from O(mode), by path below O(base).
+    description: Modes of files that differ from O(mode), by their names in O(files).
     type: dict
     default: {}
     version_added: "0.4.0"
@@ -45,7 +50,7 @@ options:
     version_added: "0.4.0"
   validate:
     description:
-      - Commands that must accept the new contents of a file before it is replaced, by path below O(base).
+      - Commands that must accept the new contents of a file before it is replaced, by its name in O(files).
       - C(%s) stands for the path of a temporary file. A file that does not change is not validated.
     type: dict
     default: {}
@@ -72,7 +77,7 @@ options:
         type: str
   files:
     description:
-      - Contents of files, by path below O(base).
+      - Contents of files, by path below O(files_in). Folders above them that are missing are made, with mode 0755.
       - With secrets in them the task needs C(no_log=true) and C(diff=false).
     type: dict
     default: {}
@@ -140,9 +145,18 @@ def ensure_attributes(module: AnsibleModule, path: Path, wanted: dict[str, Any],
     return bool(module.set_fs_attributes_if_different(found, changed))
 
 
+def below(module: AnsibleModule, name: str) -> Path:
+    """Return the path of *name*; fail when it leads out of the base."""
+    base = Path(os.path.normpath(module.params["base"]))
+    path = Path(os.path.normpath(base / name))
+    if not path.is_relative_to(base):
+        module.fail_json(msg=f"{name} leads out of {base}: name a path below it, or another base")
+    return path
+
+
 def ensure_folder(module: AnsibleModule, wanted: dict[str, Any]) -> list[str]:
     """Make a folder and what is missing above it; return the paths that changed."""
-    path = Path(os.path.normpath(Path(module.params["base"]) / wanted["path"]))
+    path = below(module, wanted["path"])
     if path.exists() and not path.is_dir():
         module.fail_json(msg=f"{path} is there and is no folder")
     missing = [folder for folder in reversed([path, *path.parents]) if not folder.exists()]
@@ -165,8 +179,10 @@ def validate(module: AnsibleModule, path: Path, command: str, temporary: str) ->
 
 def ensure_file(module: AnsibleModule, name: str, content: str) -> tuple[list[str], dict[str, str] | None]:
     """Write a file that differs; return the paths that changed, and the difference in its content."""
-    path = Path(module.params["base"]) / name
+    place = os.path.join(module.params["files_in"], name)
+    path = below(module, place)
     attributes = {"mode": module.params["modes"].get(name)}
+    made = [] if path.parent.exists() else ensure_folder(module, {"path": os.path.dirname(place), "mode": "0755"})
     if path.is_dir():
         module.fail_json(msg=f"{path} is a folder and should be a file")
     new = content.encode()
@@ -189,7 +205,7 @@ def ensure_file(module: AnsibleModule, name: str, content: str) -> tuple[list[st
         "before_header": str(path),
         "after_header": str(path),
     }
-    return [str(path)] if changed else [], difference if differs else None
+    return made + ([str(path)] if changed else []), difference if differs else None
 
 
 def main() -> None:
@@ -203,6 +219,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "base": {"type": "path", "required": True},
+            "files_in": {"type": "str", "default": "."},
             "owner": {"type": "str", "default": "root"},
             "group": {"type": "str", "default": "root"},
             "mode": {"type": "str", "default": "0644"},
@@ -216,6 +233,11 @@ def main() -> None:
         # The contents are too much for the host's journal, and may be secret.
         no_log=True,
     )
+    # All of them before the first change.
+    for name in [wanted["path"] for wanted in module.params["folders"]]:
+        below(module, name)
+    for name in module.params["files"]:
+        below(module, os.path.join(module.params["files_in"], name))
     paths = [path for wanted in module.params["folders"] for path in ensure_folder(module, wanted)]
     differences = []
     for name, content in module.params["files"].items():

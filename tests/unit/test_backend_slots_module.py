@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.tradingbot.stack.plugins.module_utils import slots_engine
 from ansible_collections.tradingbot.stack.plugins.module_utils import slots_record as records
 from ansible_collections.tradingbot.stack.plugins.modules import backend_slots
 
@@ -57,10 +58,59 @@ def test_a_dry_run_says_what_would_change_and_what_cannot_be(folder: Path) -> No
         about = {"version": release[:3], "image": release, "secrets": [], "used": float(number)}
         records.write_release(layout, release, about)
     records.write_record(layout, records.Record("blue", {"blue": "1.1-b", "green": None}, "1.1-b"))
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert call(folder, check=True, release="2.0-c")["changed"]
     assert not call(folder, check=True, release="1.1-b")["changed"]
-    assert call(folder, check=True, state="previous")["changed"]
+    assert call(folder, check=True, state="restarted")["changed"]
     assert "no release 9 is kept" in call(folder, check=True, state="previous", release="9")["msg"]
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("state", ["present", "restarted", "previous"])
+def test_a_dry_run_refuses_where_nothing_runs(folder: Path, state: str) -> None:
+    refused = call(folder, check=True, state=state)
+    assert refused["failed"]
+    assert "none runs" in refused["msg"] or "no release to go back to" in refused["msg"]
+
+
+@pytest.mark.parametrize(
+    ("head", "oldest", "refusal"),
+    [
+        ("0003", "0003", ""),
+        ("0003", None, ""),
+        ("0003", "0004", "the database has been contracted since"),
+        (None, "0003", "it is not known which schema 1.0-a needs"),
+    ],
+)
+def test_a_dry_run_of_a_rollback_asks_the_schema(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, head: str | None, oldest: str | None, refusal: str
+) -> None:
+    layout = records.Layout(folder, SLOTS)
+    for number, release in enumerate(("1.0-a", "1.1-b")):
+        about = {"version": release[:3], "image": release, "secrets": [], "used": number, "schema_head": head}
+        records.write_release(layout, release, about)
+    records.write_record(layout, records.Record("blue", {"blue": "1.1-b", "green": None}, "1.1-b"))
+    monkeypatch.setattr(slots_engine.Engine, "oldest_schema_user", lambda _engine, _release: oldest)
+    asked = {"state": "previous", "release": "", "keep": 5}
+    asked |= {"ready_timeout": 1, "settle_seconds": 1, "drain_timeout": 1}
+    if refusal:
+        with pytest.raises(records.SlotError, match=refusal):
+            backend_slots.foretold(asked, layout)
+    else:
+        assert backend_slots.foretold(asked, layout)["changed"]
+
+
+def test_room_is_looked_for_where_the_engine_keeps_its_images(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def free(path: str) -> int:
+        asked.append(path)
+        return 17
+
+    monkeypatch.setattr(backend_slots, "docker_root", lambda: "/data/docker")
+    monkeypatch.setattr(backend_slots, "free_mb", free)
+    assert backend_slots.looked(records.Layout(folder, SLOTS))["disk_free_mb"] == 17
+    assert asked == ["/data/docker"]
 
 
 def test_a_failure_before_the_slots_is_logged_and_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

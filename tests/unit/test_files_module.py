@@ -140,3 +140,38 @@ def test_invalid_contents_do_not_reach_the_file(base: Path) -> None:
 def test_refuses_what_is_there_as_something_else(base: Path, arguments: dict[str, Any]) -> None:
     call(base, folders=[{"path": "folder"}], files={"thing": "text"})
     assert "folder" in call(base, ok=False, **arguments)["msg"]
+
+
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"folders": [{"path": "../out"}]},
+        {"files": {"../out": "text"}},
+        {"files": {"/out": "text"}},
+        {"files": {"inside/../../out": "text"}},
+        {"files_in": "..", "files": {"out": "text"}},
+        {"folders": [{"path": "fine"}], "files": {"fine/thing": "text", "../out": "text"}},
+    ],
+)
+def test_nothing_is_done_when_a_path_leads_out_of_the_base(base: Path, arguments: dict[str, Any], check: bool) -> None:
+    refused = call(base, ok=False, check=check, **arguments)
+    assert f"leads out of {base}" in refused["msg"]
+    assert list(base.parent.iterdir()) == []
+
+
+def test_files_may_be_in_a_folder_of_their_own(base: Path) -> None:
+    wanted: dict[str, Any] = {"folders": [{"path": "logs"}], "files_in": "secrets", "files": {"key": "text", "id": ""}}
+    made = call(base, **wanted, modes={"key": "0400"})
+    assert (base / "secrets/key").read_text() == "text"
+    assert [mode(base / path) for path in ("secrets/key", "secrets/id", "secrets")] == ["0400", "0644", "0755"]
+    assert str(base / "secrets") in made["paths"]
+
+
+def test_what_a_dry_run_promises_of_a_file_without_a_folder_is_done(base: Path) -> None:
+    wanted: dict[str, Any] = {"files": {"some/where/thing": "text"}}
+    assert call(base, check=True, **wanted)["changed"]
+    assert not base.exists()
+    assert call(base, **wanted)["changed"]
+    assert (base / "some/where/thing").read_text() == "text"
+    assert mode(base / "some") == "0755"

@@ -174,3 +174,22 @@ def test_a_name_that_was_not_filled_is_found_anywhere() -> None:
     found = rules.placeholder_findings({"other": ["CHANGE_ME"], "fine": 1}, "inventories/mine")
     assert [finding["what"] for finding in found] == ["other"]
     assert "inventories/mine" in found[0]["fix"]
+
+
+PLAYBOOKS = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml") if path.stem != "secrets")
+
+
+@pytest.mark.parametrize("playbook", PLAYBOOKS)
+def test_a_mistyped_path_of_an_inventory_is_no_success(tmp_path: Path, playbook: str) -> None:
+    done = run("ansible-playbook", f"playbooks/{playbook}.yml", "-i", str(tmp_path / "typo"), "-e", "backend_version=1")
+    assert done.returncode != 0
+    assert f"there is no {tmp_path / 'typo'}. Pass your inventory" in said(done)
+
+
+@pytest.mark.parametrize("content", ["all: {}", "all: {hosts: {other: {}}}", "all: [broken"])
+def test_an_inventory_without_the_hosts_is_no_success(tmp_path: Path, content: str) -> None:
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text(content)
+    done = run("ansible-playbook", "playbooks/health.yml", "-i", str(inventory))
+    assert done.returncode != 0
+    assert f"hosts in the group docker_host, and {inventory} has none" in said(done)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,26 @@ def test_without_a_terminal_a_stage_is_two_lines(capsys: pytest.CaptureFixture[s
     assert ended.startswith("a: 1 passed, 0 failed, ")
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Signals arrive also when the tests were started with `nohup` or from the background of a script."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    yield
+    for number in numbers:
+        signal.signal(number, before[number])
+
+
+@pytest.mark.usefixtures("heard")
+def test_stages_hear_an_interruption_where_the_run_itself_does_not(tmp_path: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    code = "import signal; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    lanes = Lanes([stage("one", code, folder=tmp_path)], 1, dict(os.environ))
+    asyncio.run(lanes.run())
+    assert lanes.runs[0].failures == []
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_ends_what_runs_and_leaves_no_host(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
@@ -342,6 +363,7 @@ def test_a_terminal_shows_a_line_for_each_stage_that_runs(tmp_path: Path) -> Non
     assert "…" not in ended
 
 
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_nothing_outlives_a_signal_also_when_it_comes_twice(number: signal.Signals, tmp_path: Path) -> None:
     deaf = "import signal, time; [signal.signal(n, signal.SIG_IGN) for n in (2, 15)]; time.sleep(60)"
