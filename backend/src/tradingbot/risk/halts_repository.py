@@ -47,7 +47,7 @@ async def list_all(session: AsyncSession) -> Sequence[tuple[Halt, str | None, st
         .outerjoin(Strategy, Strategy.id == Halt.strategy_id)
         .order_by(*_FARTHEST_FIRST)
     )
-    return [row._tuple() for row in await session.execute(statement)]
+    return (await session.execute(statement)).all()
 
 
 async def insert(

@@ -85,4 +85,4 @@ async def list_of_user(
     if after is not None:
         statement = statement.where(tuple_(Refusal.created_at, Refusal.id) < (after.at, after.id))
     statement = statement.order_by(Refusal.created_at.desc(), Refusal.id.desc()).limit(limit)
-    return [row._tuple() for row in await session.execute(statement)]
+    return (await session.execute(statement)).all()
