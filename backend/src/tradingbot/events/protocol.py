@@ -16,7 +16,7 @@ _PATIENCE = 5.0
 _PATIENCE_AT_SHUTDOWN = 1.0
 # Seconds over which the end of the server spreads its closes. A client comes back at once, for a ticket, a
 # TLS connection and what it has missed: all together are more than a small host does beside its requests.
-_SPREAD_AT_SHUTDOWN = 2.0
+_SPREAD_AT_SHUTDOWN = 4.0
 _random = random.SystemRandom()
 
 
