@@ -11,8 +11,8 @@ author:
 version_added: 0.1.0
 short_description: A host pattern, once the inventory has hosts for it and its vault opens
 description:
-  - Refuses when the inventory has no host for any of the groups. Ansible passes over a play without hosts and ends with
-    success, so that a mistyped path of an inventory would look like a run in which all was well.
+  - Refuses when an inventory is not there, or has no host for any of the groups. Ansible passes over a play without
+    hosts and ends with success, so that a mistyped path would look like a run in which all was well.
   - Returns its term if every encrypted file below C(group_vars) and C(host_vars) of the inventory opens with the
     vault passwords of this run, and refuses otherwise.
   - For the C(hosts) of a playbook's first play. There Ansible has not read the variables of any host yet; when it
@@ -57,14 +57,14 @@ def _encrypted_files(folder: str) -> Iterator[tuple[str, bytes]]:
 
 def _refuse_without_hosts(pattern: str, groups: dict[str, list[str]], sources: list[str]) -> None:
     wanted = [name.partition("[")[0] for name in pattern.split(":")]
-    if "localhost" in wanted or any(groups.get(name) for name in wanted):
-        return
     missing = [source for source in sources if "," not in source and not Path(source).exists()]
+    has_hosts = "localhost" in wanted or any(groups.get(name) for name in wanted)
+    if has_hosts and not missing:
+        return
     where = f"there is no {missing[0]}" if missing else f"{', '.join(sources) or 'the inventory'} has none"
     names = f"the group {wanted[0]}" if len(wanted) == 1 else f"one of the groups {', '.join(wanted)}"
-    raise AnsibleError(
-        f"This is for hosts in {names}, and {where}. Pass your inventory, `-i inventories/prod`, with your host in it."
-    )
+    whom = "an inventory" if "localhost" in wanted else f"hosts in {names}"
+    raise AnsibleError(f"This is for {whom}, and {where}. Pass yours, `-i inventories/prod`, with your host in it.")
 
 
 class LookupModule(LookupBase):
