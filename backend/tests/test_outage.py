@@ -2,14 +2,16 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
 from sqlalchemy import text
 
 from tests.conftest import Account, MakeDatabase, client_of, execute, make_account
-from tests.network import proxy_to
+from tests.network import CuttableProxy, proxy_to
 from tests.test_webhooks import assert_problem
 from tradingbot.app import create_app
 from tradingbot.core.database import Database
@@ -22,6 +24,20 @@ def alert(number: int) -> dict[str, object]:
     return {"symbol": "BTCUSDT", "action": "buy", "id": number}
 
 
+@asynccontextmanager
+async def behind_proxy(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, *, cut: bool = False
+) -> AsyncIterator[tuple[CuttableProxy, httpx.AsyncClient]]:
+    """The application, with a proxy between it and PostgreSQL that is cut from the start if `cut`."""
+    async with proxy_to(database_url) as proxy:
+        if cut:
+            await proxy.cut()
+        monkeypatch.setenv("DATABASE_URL", proxy.url)
+        app = create_app(Settings())
+        async with app.router.lifespan_context(app), client_of(app) as client:
+            yield proxy, client
+
+
 def assert_unavailable(answer: httpx.Response) -> None:
     assert_problem(answer, 503)
     assert int(answer.headers["retry-after"]) > 0
@@ -30,50 +46,41 @@ def assert_unavailable(answer: httpx.Response) -> None:
 async def test_database_cut_and_back(
     account: Account, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with proxy_to(database_url) as proxy:
-        monkeypatch.setenv("DATABASE_URL", proxy.url)
-        app = create_app(Settings())
-        async with app.router.lifespan_context(app), client_of(app) as client:
-            assert (await client.post(account.webhook, json=alert(1))).status_code == 202
-            await proxy.cut()
-            started = time.monotonic()
-            assert_unavailable(await client.post(account.webhook, json=alert(2)))
-            assert time.monotonic() - started < 3
-            assert_unavailable(await client.get("/api/v1/signals", headers=account.headers))
-            not_ready = await client.get("/api/v1/health/ready")
-            assert_unavailable(not_ready)
-            assert not_ready.json()["checks"]["postgresql"] == "does not answer"
-            assert not_ready.json()["checks"]["redis"] == "ok"
-            assert (await client.get("/api/v1/health")).status_code == 200
-            await proxy.open()
-            assert (await client.post(account.webhook, json=alert(2))).status_code == 202
-            assert (await client.get("/api/v1/health/ready")).status_code == 200
+    async with behind_proxy(database_url, monkeypatch) as (proxy, client):
+        assert (await client.post(account.webhook, json=alert(1))).status_code == 202
+        await proxy.cut()
+        started = time.monotonic()
+        assert_unavailable(await client.post(account.webhook, json=alert(2)))
+        assert time.monotonic() - started < 3
+        assert_unavailable(await client.get("/api/v1/signals", headers=account.headers))
+        not_ready = await client.get("/api/v1/health/ready")
+        assert_unavailable(not_ready)
+        assert not_ready.json()["checks"]["postgresql"] == "does not answer"
+        assert not_ready.json()["checks"]["redis"] == "ok"
+        assert (await client.get("/api/v1/health")).status_code == 200
+        await proxy.open()
+        assert (await client.post(account.webhook, json=alert(2))).status_code == 202
+        assert (await client.get("/api/v1/health/ready")).status_code == 200
 
 
 async def test_database_restarted_between_two_alerts(
     account: Account, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with proxy_to(database_url) as proxy:
-        monkeypatch.setenv("DATABASE_URL", proxy.url)
-        app = create_app(Settings())
-        async with app.router.lifespan_context(app), client_of(app) as client:
-            assert (await client.post(account.webhook, json=alert(1))).status_code == 202
-            await proxy.cut()
-            await proxy.open()
-            assert (await client.post(account.webhook, json=alert(2))).status_code == 202
+    async with behind_proxy(database_url, monkeypatch) as (proxy, client):
+        assert (await client.post(account.webhook, json=alert(1))).status_code == 202
+        await proxy.cut()
+        await proxy.open()
+        assert (await client.post(account.webhook, json=alert(2))).status_code == 202
 
 
 async def test_what_postgresql_ended_is_replaced_before_a_request_gets_it(
     account: Account, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with proxy_to(database_url) as proxy:
-        monkeypatch.setenv("DATABASE_URL", proxy.url)
-        app = create_app(Settings())
-        async with app.router.lifespan_context(app), client_of(app) as client:
-            for _ in range(Settings().database_pool_size + 1):
-                await proxy.cut()
-                await proxy.open()
-                assert (await client.get("/api/v1/signals", headers=account.headers)).status_code == 200
+    async with behind_proxy(database_url, monkeypatch) as (proxy, client):
+        for _ in range(Settings().database_pool_size + 1):
+            await proxy.cut()
+            await proxy.open()
+            assert (await client.get("/api/v1/signals", headers=account.headers)).status_code == 200
 
 
 def _end_while_busy(url: str, process: int) -> None:
@@ -97,41 +104,38 @@ async def test_what_ended_while_nobody_looked_is_replaced_as_well(
 
 
 async def test_connections_are_open_before_the_first_request(account: Account, settings: Settings) -> None:
+    planned = "SELECT count(*) FROM pg_stat_activity WHERE starts_with(trim(query, E' \\n'), 'WITH sent AS')"
     app = create_app(settings)
     async with app.router.lifespan_context(app):
-        assert app.state.context.database.engine.pool.checkedin() == settings.database_pool_size
+        database = app.state.context.database
+        assert database.engine.pool.checkedin() == settings.database_pool_size
+        async with database.single() as session:
+            assert (await session.execute(text(planned))).scalar_one() == settings.webhook_connections
 
 
 async def test_a_start_without_the_database(
     account: Account, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with proxy_to(database_url) as proxy:
-        await proxy.cut()
-        monkeypatch.setenv("DATABASE_URL", proxy.url)
-        app = create_app(Settings())
-        async with app.router.lifespan_context(app), client_of(app) as client:
-            assert_unavailable(await client.post(account.webhook, json=alert(1)))
-            assert_unavailable(await client.get("/api/v1/signals", headers=account.headers))
-            await proxy.open()
-            assert (await client.post(account.webhook, json=alert(1))).status_code == 202
-            assert (await client.get("/api/v1/signals", headers=account.headers)).status_code == 200
+    async with behind_proxy(database_url, monkeypatch, cut=True) as (proxy, client):
+        assert_unavailable(await client.post(account.webhook, json=alert(1)))
+        assert_unavailable(await client.get("/api/v1/signals", headers=account.headers))
+        await proxy.open()
+        assert (await client.post(account.webhook, json=alert(1))).status_code == 202
+        assert (await client.get("/api/v1/signals", headers=account.headers)).status_code == 200
 
 
 async def test_database_that_is_silent(
     account: Account, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with proxy_to(database_url) as proxy:
-        monkeypatch.setenv("DATABASE_URL", proxy.url)
-        app = create_app(Settings())
-        async with app.router.lifespan_context(app), client_of(app) as client:
-            assert (await client.post(account.webhook, json=alert(1))).status_code == 202
-            proxy.silence()
-            started = time.monotonic()
-            assert_unavailable(await client.post(account.webhook, json=alert(2)))
-            assert time.monotonic() - started < 3
-            assert (await client.get("/api/v1/health/ready")).status_code == 503
-            proxy.speak()
-            assert (await client.post(account.webhook, json=alert(3))).status_code == 202
+    async with behind_proxy(database_url, monkeypatch) as (proxy, client):
+        assert (await client.post(account.webhook, json=alert(1))).status_code == 202
+        proxy.silence()
+        started = time.monotonic()
+        assert_unavailable(await client.post(account.webhook, json=alert(2)))
+        assert time.monotonic() - started < 3
+        assert (await client.get("/api/v1/health/ready")).status_code == 503
+        proxy.speak()
+        assert (await client.post(account.webhook, json=alert(3))).status_code == 202
 
 
 async def test_pool_exhausted(

@@ -244,8 +244,8 @@ def foretold(asked: dict[str, Any], layout: records.Layout) -> dict[str, Any]:
         raise records.SlotError(asked["reason"])
     found = facts(layout)
     wanted = wanted_release(asked, layout, Change(layout, Engine(layout), limits(asked)))
-    anew = asked["state"] == "restarted" or found["release"] != wanted
-    return found | {"changed": anew or not found["settled"]}
+    changed = asked["state"] == "restarted" or found["release"] != wanted or not found["settled"]
+    return found | {"changed": changed}
 
 
 def limits(asked: dict[str, Any]) -> Limits:

@@ -233,11 +233,10 @@ def main() -> None:
         # The contents are too much for the host's journal, and may be secret.
         no_log=True,
     )
-    # All of them before the first change.
-    for name in [wanted["path"] for wanted in module.params["folders"]]:
+    # Before the first change: a refusal must not leave half of them done.
+    files = [os.path.join(module.params["files_in"], name) for name in module.params["files"]]
+    for name in [wanted["path"] for wanted in module.params["folders"]] + files:
         below(module, name)
-    for name in module.params["files"]:
-        below(module, os.path.join(module.params["files_in"], name))
     paths = [path for wanted in module.params["folders"] for path in ensure_folder(module, wanted)]
     differences = []
     for name, content in module.params["files"].items():

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from small_host import evaluate, problems, render
 
+ROOT = Path(__file__).resolve().parents[2]
 SECRETS = {
     "postgres_superuser_password": "superuser-0123456789abcdef",
     "postgres_password": "owner-0123456789abcdef",
@@ -176,7 +177,7 @@ def test_data_of_another_major_version_is_found_with_a_way_out() -> None:
 
 def test_both_slots_of_a_deploy_and_the_worker_fit_into_the_connections() -> None:
     """PostgreSQL keeps three for its superuser, and backups and people come as well."""
-    fields = ast.parse(Path("backend/src/tradingbot/core/settings.py").read_text())
+    fields = ast.parse((ROOT / "backend/src/tradingbot/core/settings.py").read_text())
     defaults = {
         ast.unparse(node.target): node.value.value
         for node in ast.walk(fields)
@@ -185,7 +186,8 @@ def test_both_slots_of_a_deploy_and_the_worker_fit_into_the_connections() -> Non
     }
     # One more for NOTIFY.
     process = defaults["database_pool_size"] + defaults["database_max_overflow"] + defaults["webhook_connections"] + 1
+    # Two pools, each with its overflow, and one that listens: tradingbot/worker/main.py.
     worker = (defaults["worker_concurrency"] + 4 + 2) + (defaults["worker_concurrency"] + 1 + 2) + 1
-    backend = yaml.safe_load(Path("roles/backend/defaults/main.yml").read_text())
-    most = yaml.safe_load(Path("roles/postgres/defaults/main.yml").read_text())["postgres_max_connections"]
+    backend = yaml.safe_load((ROOT / "roles/backend/defaults/main.yml").read_text())
+    most = yaml.safe_load((ROOT / "roles/postgres/defaults/main.yml").read_text())["postgres_max_connections"]
     assert 2 * backend["backend_workers"] * process + worker <= most - 3 - 5

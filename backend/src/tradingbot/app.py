@@ -76,7 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @cache
 def endpoints() -> APIRouter:
-    """Gives all endpoints. They are the same whatever the settings are, and take longest of all to build."""
+    """Return all endpoints. They are the same whatever the settings are, and take longest of all to build."""
     routes = APIRouter()
     add_direct_routes(routes, API_PREFIX, [*health.direct, *webhooks.direct])
     api = APIRouter(prefix=API_PREFIX)

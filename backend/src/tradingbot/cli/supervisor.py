@@ -6,7 +6,6 @@ worker that dies later is replaced by uvicorn in its own way.
 """
 
 import gc
-import importlib
 import multiprocessing
 from socket import socket
 from typing import Any, cast
@@ -30,7 +29,10 @@ class ForkingSupervisor(Multiprocess):
 
     def init_processes(self) -> None:
         """Imports the application and builds its endpoints once, then starts the workers."""
-        importlib.import_module("tradingbot.app").endpoints()
+        # Here and not above: `serve` first looks whether what the application needs is there.
+        from tradingbot.app import endpoints
+
+        endpoints()
         gc.collect()
         gc.freeze()
         for _ in range(self.processes_num):

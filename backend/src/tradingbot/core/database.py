@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -71,7 +71,7 @@ def _check_before_use(engine: Engine) -> None:
     sees the end of a connection without that; only one that was not used for a while is asked all the same.
     """
 
-    def use(connection: Any, record: Any, _proxy: object) -> None:
+    def check(connection: Any, record: Any, _proxy: object) -> None:
         if connection.driver_connection.is_closed():
             raise sqlalchemy.exc.DisconnectionError
         if time.monotonic() - record.info.get(_USED_AT, 0.0) > _TRUSTED_SECONDS:
@@ -80,13 +80,13 @@ def _check_before_use(engine: Engine) -> None:
             except engine.dialect.loaded_dbapi.Error as error:
                 raise sqlalchemy.exc.DisconnectionError from error
 
-    def used(_connection: object, record: Any) -> None:
+    def note_use(_connection: object, record: Any) -> None:
         record.info[_USED_AT] = time.monotonic()
 
-    event.listen(engine, "checkout", use)
-    event.listen(engine, "checkin", used)
+    event.listen(engine, "checkout", check)
+    event.listen(engine, "checkin", note_use)
     # One that has just been opened.
-    event.listen(engine, "connect", used)
+    event.listen(engine, "connect", note_use)
 
 
 class Database:
@@ -112,12 +112,10 @@ class Database:
         After a deploy all clients come at once, to processes that have just started. Without PostgreSQL it
         does nothing: connections are opened when they are used.
         """
-        async with AsyncExitStack() as opened:
-            try:
+        with suppress(UnavailableError), _unavailable_told():
+            async with AsyncExitStack() as opened:
                 for _ in range(self._pool_size):
                     await opened.enter_async_context(self.engine.connect())
-            except (*_CONNECTION_ERRORS, sqlalchemy.exc.DBAPIError) as error:
-                log.warning("PostgreSQL is not available", reason=type(error).__name__)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:

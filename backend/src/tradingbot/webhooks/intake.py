@@ -47,7 +47,7 @@ class Intake:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Starts storing, on connections that are open if PostgreSQL answers; else they are when it does."""
+        """Open the connections and start storing. Without PostgreSQL they are opened for the first alert."""
         timeout = self._settings.webhook_timeout
         limit = {"statement_timeout": str(int(timeout * 1000))}
         for _ in range(self._settings.webhook_connections):
