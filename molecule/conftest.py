@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+# Before their import: what these require on behalf of the tests tells the values when it does not hold.
+pytest.register_assert_rewrite("tests.load.ledger", "tests.stack")
+
 from tests.load import ledger, plan, running
 from tests.load.result import Result
 from tests.stack import deployments

@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 from sqlalchemy import insert
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Unmapped, mapped_column, unmapped_column
 
 from tests.conftest import MakeDatabase
 from tests.later_revisions import LaterRevisions
@@ -95,17 +95,18 @@ def test_squawk_takes_the_first_and_refuses_the_second(example: list[Revision], 
     assert example[1].contract == example[0].number
 
 
-def test_what_the_model_excludes_is_in_no_statement() -> None:
+def test_what_the_model_does_not_map_is_in_no_statement() -> None:
+    assert "`name: Unmapped[str] = unmapped_column()`" in PAGE
+
     class Base(DeclarativeBase):
         pass
 
     class Key(Base):
         __tablename__ = "api_keys"
-        __mapper_args__ = {"exclude_properties": ["name"]}  # noqa: RUF012 - as the page writes it
 
         id: Mapped[int] = mapped_column(primary_key=True)
         label: Mapped[str]
-        name: Mapped[str]
+        name: Unmapped[str] = unmapped_column()
 
     statement = insert(Key).values(label="x")
     assert "name" in Key.__table__.columns

@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("plan", type=Path, help="where to and with what credentials, as tests.load.plan writes it")
     top.add_argument("--seconds", type=float, help="how long (default: until stopped)")
     top.add_argument("--rate", type=float, default=110, help="requests a second, half of them alerts (default: 110)")
-    top.add_argument("--connections", type=int, default=40, help="connections that share the rate (default: 40)")
+    top.add_argument("--connections", type=int, default=80, help="connections that share the rate (default: 80)")
     top.add_argument("--websockets", type=int, default=20, help="clients of live events (default: 20)")
     top.add_argument("--result", type=Path, help="write everything that was seen here, as JSON")
     return top
