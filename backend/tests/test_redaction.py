@@ -61,3 +61,11 @@ def test_credentials_of_others(text: str, shown: str) -> None:
 )
 def test_what_is_no_secret_stays(text: str) -> None:
     assert redact(text) == text
+
+
+@pytest.mark.parametrize("kind", TokenKind)
+def test_a_token_without_a_slash_before_it(kind: TokenKind) -> None:
+    token = new_token(kind)
+    assert (
+        redact(f"POST /api/v1/webhooks/tradingview{token}") == f"POST /api/v1/webhooks/tradingview{kind}_***"
+    )

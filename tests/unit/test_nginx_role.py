@@ -19,7 +19,8 @@ from rendering import ROOT, evaluate, render, role_variables
 
 from tests.leaky_bucket import LeakyBucket, Volley, admitted_in_each
 
-DEVELOPMENT = {"nginx_environment": "development", "__nginx_live": {}}
+FACTS = {"ansible_facts": {"processor_vcpus": 2}}
+DEVELOPMENT = {"nginx_environment": "development", "__nginx_live": {}, **FACTS}
 
 
 def configuration(**variables: Any) -> str:
@@ -36,7 +37,9 @@ def compose(**variables: Any) -> dict[str, Any]:
 def problems(**variables: Any) -> list[str]:
     """Return what preflight objects to."""
     tls = "(__nginx_tls_checks if __nginx_provided else [])"
-    found = evaluate("nginx", f"(__nginx_checks + {tls}) | selectattr('wrong') | map(attribute='why')", **variables)
+    found = evaluate(
+        "nginx", f"(__nginx_checks + {tls}) | selectattr('wrong') | map(attribute='why')", **(FACTS | variables)
+    )
     return list(found)
 
 
@@ -110,13 +113,33 @@ def test_tls_is_mozillas_intermediate_6_0() -> None:
     }
 
 
-def test_a_webhooks_error_log_cannot_hold_its_token() -> None:
+def test_no_error_log_shows_request_lines() -> None:
+    """They hold tokens. Of what is left, `worker_connections are not enough` is the one that people need."""
     text = configuration(nginx_server_names=["bot.example.com"])
-    assert "error_log stderr emerg;" in location(text, "/api/v1/webhooks/")
-    assert "error_log stderr emerg;" in location(text, "@problem")
+    assert re.findall(r"^ *error_log (.*);", text, re.MULTILINE) == ["stderr warn", "stderr alert"]
+    assert text.index("error_log stderr warn;") < text.index("http {") < text.index("error_log stderr alert;")
     log = re.search(r"log_format tradingbot (.*?);\n", text, re.DOTALL)
     assert log
-    assert not set(re.findall(r"\$(\w+)", log.group(1))) & {"request", "request_uri", "uri", "args", "http_referer"}
+    assert not set(re.findall(r"\$(\w+)", log.group(1))) & {
+        "request",
+        "request_uri",
+        "uri",
+        "args",
+        "http_referer",
+        "http_user_agent",
+    }
+
+
+def test_bodies_are_as_large_as_the_backend_takes() -> None:
+    backend = ROOT / "backend/src/tradingbot/core"
+    body = re.search(r"^LARGEST = (\d+) \* 1024$", (backend / "body.py").read_text(), re.MULTILINE)
+    settings = (backend / "settings.py").read_text()
+    webhook = re.search(r"^    webhook_max_bytes: PositiveInt = (\d+) \* 1024$", settings, re.MULTILINE)
+    assert body
+    assert webhook
+    given = role_variables("nginx")
+    assert given["nginx_body_limit"] == f"{body.group(1)}k"
+    assert given["nginx_webhook_body_limit"] == f"{webhook.group(1)}k"
 
 
 def test_the_mark_of_the_configuration_changes_with_what_it_depends_on() -> None:
@@ -275,6 +298,28 @@ def test_nginx_keeps_websockets_open_until_a_killed_deploy_is_repaired() -> None
     timeout = role_variables("nginx")["nginx_shutdown_timeout"]
     until_the_next_run_is_at_the_slots = 60
     assert timeout >= until_the_next_run_is_at_the_slots + role_variables("backend")["backend_drain_timeout"] + 5
+
+
+@pytest.mark.parametrize(("processors", "workers"), [(1, 1), (2, 2), (4, 4), (40, 4), (96, 4)])
+def test_workers_fit_the_machine_and_the_container(processors: int, workers: int) -> None:
+    facts = {"ansible_facts": {"processor_vcpus": processors}}
+    assert f"worker_processes {workers};" in configuration(**facts)
+    assert not [why for why in problems(**facts) if "workers" in why]
+
+
+@pytest.mark.parametrize(
+    ("workers", "pids", "said"),
+    [(40, 64, "40 workers"), (18, 61, "18 workers"), ("many", 64, "neither"), (0, 64, "neither")],
+)
+def test_more_workers_than_the_container_can_hold_are_refused(workers: int | str, pids: int, said: str) -> None:
+    found = problems(nginx_worker_processes=workers, nginx_pids=pids)
+    assert any(said in why for why in found), found
+
+
+def test_many_workers_with_room_are_taken() -> None:
+    given = {"nginx_worker_processes": 40, "nginx_pids": 128}
+    assert not [why for why in problems(**given) if "workers" in why]
+    assert "worker_processes 40;" in configuration(**given)
 
 
 def test_unknown_host_names_are_refused_only_when_names_are_given() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import socket
 import ssl
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -54,6 +56,18 @@ def body_as_sent(url: str, path: str, **headers: str) -> tuple[bytes, http.clien
     body = answer.read()
     connection.close()
     return body, answer.headers
+
+
+def send_line(url: str, line: str) -> http.client.HTTPResponse:
+    """Send a request line as it is, on a connection of its own, and return the answer, read."""
+    address = urlsplit(url)
+    with socket.create_connection((str(address.hostname), address.port), timeout=20) as plain:
+        connection = no_verification().wrap_socket(plain)
+        connection.sendall(f"{line}\r\nHost: {address.netloc}\r\n\r\n".encode())
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        answer.body = answer.read()  # type: ignore[attr-defined]
+    return answer
 
 
 def logs(host: Any) -> str:
@@ -151,8 +165,8 @@ def test_docs_may_load_what_they_need_and_the_api_may_not(https_url: str) -> Non
     assert get(f"{https_url}/api/v1/health").headers["Content-Security-Policy"].startswith("default-src 'none'")
 
 
-def test_tokens_are_in_no_log(host: Any, https_url: str, new_webhook_token: Callable[[], str]) -> None:
-    """Neither of an accepted alert, nor of one over the limit, too large, or on the wrong port or path."""
+def test_tokens_are_in_no_log(host: Any, https_url: str, http_url: str, new_webhook_token: Callable[[], str]) -> None:
+    """Neither of an accepted alert, nor of one over the limit, too large, malformed, or on the wrong port or path."""
     token = new_webhook_token()
     path = f"{https_url}{WEBHOOKS}/{token}"
     session = requests.Session()
@@ -161,6 +175,12 @@ def test_tokens_are_in_no_log(host: Any, https_url: str, new_webhook_token: Call
     for variant in ("/extra", "?query=1", "/%2e"):
         session.post(path + variant, json={}, timeout=20)
     session.get(f"{https_url}/API/v1/Webhooks/tradingview/{token}", timeout=20)
+    for mistyped in (f"/api/v1/webhooks/{token}", f"/webhooks/{token}", f"/api/v1/webhooks/tradingview{token}"):
+        session.post(https_url + mistyped, json={}, timeout=20)
+        session.post(http_url + mistyped, json={}, timeout=20)
+    for target in (f"{WEBHOOKS}/{token}%00", f"{WEBHOOKS}/{token}/%zz", f"/../{token}", f"/{token}{'x' * 40_000}"):
+        assert send_line(https_url, f"GET {target} HTTP/1.1").status in {400, 414}
+    session.get(f"{https_url}/api/v1/health", headers={"User-Agent": f"curl {token}"}, timeout=20)
     deadline = time.monotonic() + 30
     while session.post(path, json={}, timeout=20).status_code != 503:
         assert time.monotonic() < deadline, "the token never met its limit"
@@ -168,7 +188,49 @@ def test_tokens_are_in_no_log(host: Any, https_url: str, new_webhook_token: Call
     assert f'"path":"{WEBHOOKS}/***"' in written
     assert '"status":413' in written
     assert '"limit":"REJECTED"' in written
+    assert '"path":"/webhooks/***"' in written
     assert token not in written
+    with host.sudo():
+        backend = host.check_output(f"{COMPOSE} logs --no-log-prefix 2>&1")
+    assert '"path":"/api/v1/webhooks/tradingviewtbw_***"' in backend
+    assert token not in backend
+
+
+MALFORMED = {
+    "GET /%zz HTTP/1.1": 400,
+    "GET /%00 HTTP/1.1": 400,
+    "GET /../x HTTP/1.1": 400,
+    "get / HTTP/1.1": 400,
+    f"GET /{'x' * 9_000} HTTP/1.1": 414,
+    f"GET /{'x' * 40_000} HTTP/1.1": 414,
+    "garbage": 400,
+    "GET / HTTP/9.9": 505,
+}
+
+
+@pytest.mark.parametrize("line", MALFORMED, ids=lambda line: f"{line[:12]}-{len(line)}")
+def test_a_malformed_request_line_is_a_problem_of_its_sender(https_url: str, line: str) -> None:
+    for _ in range(30):
+        answer = send_line(https_url, line)
+        if answer.status != 429:
+            break
+        time.sleep(int(answer.headers["Retry-After"]))
+    assert answer.status == MALFORMED[line]
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert json.loads(answer.body)["status"] == answer.status  # type: ignore[attr-defined]
+    check_security_headers(answer.headers)
+
+
+def test_malformed_request_lines_are_limited(https_url: str) -> None:
+    statuses = Counter(send_line(https_url, "GET /%zz HTTP/1.1").status for _ in range(40))
+    assert set(statuses) == {400, 429}
+    assert statuses[429] >= 10, statuses
+
+
+@pytest.mark.parametrize("path", ["/api/v1/health", "/api/v1/signals", "/api/v1/nothing-here", "/nothing-here"])
+def test_what_is_for_one_moment_is_not_stored(https_url: str, path: str) -> None:
+    answer = get(https_url + path)
+    assert answer.headers["Cache-Control"] == "no-store"
 
 
 def test_a_body_over_64_kib_is_refused(https_url: str, new_webhook_token: Callable[[], str]) -> None:

@@ -75,12 +75,23 @@ def test_plain_http_on_the_tls_port_is_a_bad_request(https_url: str) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_http_redirects_to_https(http_url: str, method: str) -> None:
-    answer = requests.request(method, f"{http_url}/api/v1/signals?limit=1", allow_redirects=False, timeout=10)
+    answer = requests.request(method, f"{http_url}/docs?limit=1", allow_redirects=False, timeout=10)
     assert answer.status_code == 308, "the method must survive"
     target = urlsplit(answer.headers["Location"])
     assert (target.scheme, target.hostname) == ("https", urlsplit(http_url).hostname)
-    assert (target.path, target.query) == ("/api/v1/signals", "limit=1")
+    assert (target.path, target.query) == ("/docs", "limit=1")
     assert "Strict-Transport-Security" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/v1/webhooks/tradingview/tbw_0", "/api/v1/signals", "/api/v1/auth/login", "/api/"]
+)
+def test_the_api_is_not_served_in_clear(http_url: str, path: str) -> None:
+    """Nor redirected: that would hide for ever that the token is exposed."""
+    answer = requests.post(f"{http_url}{path}", json={}, allow_redirects=False, timeout=10)
+    assert answer.status_code == 403
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert "replace the token" in answer.json()["detail"]
 
 
 def test_the_redirect_leads_to_the_service(http_url: str, https_url: str) -> None:

@@ -21,10 +21,10 @@ class _Rule(NamedTuple):
 
 
 _RULES = (
-    # Our own tokens: API key, webhook, refresh token, ticket.
+    # Our own tokens: API key, webhook, refresh token, ticket; also where a slash before them is missing.
     _Rule(
         ("tbk_", "tbw_", "tbr_", "tbt_"),
-        re.compile(r"(?<![A-Za-z0-9])(tb[kwrt])_[A-Za-z0-9_\-]{8,}"),
+        re.compile(r"(tb[kwrt])_[A-Za-z0-9_\-]{8,}"),
         rf"\1_{_HIDDEN}",
     ),
     # JWT (RFC 7519): its header is JSON and starts with `{"`.
