@@ -1,5 +1,7 @@
 """Lock-out after failures: by account and by address, for all workers, with Redis and without."""
 
+import asyncio
+
 import httpx
 import pytest
 from fastapi import FastAPI
@@ -7,7 +9,8 @@ from redis.asyncio import Redis
 
 from tests.access import EMAIL, from_address, login, make_user, sign_in
 from tests.conftest import client_of
-from tests.network import proxy_to
+from tests.forked import run
+from tests.network import free_port, proxy_to
 from tests.test_webhooks import assert_problem
 from tradingbot.app import create_app
 from tradingbot.auth import lockout
@@ -29,20 +32,61 @@ async def fail(client: httpx.AsyncClient, times: int, email: str = EMAIL) -> Non
         assert_problem(await login(client, email, "wrong password"), 401)
 
 
-async def test_account_is_locked_for_all_workers_and_addresses(app: FastAPI, settings: Settings) -> None:
+async def test_an_address_is_locked_out_of_an_account_in_all_workers(
+    app: FastAPI, settings: Settings
+) -> None:
     other = create_app(settings)
     async with (
         other.router.lifespan_context(other),
         from_address(app, "192.0.2.1") as here,
-        from_address(other, "192.0.2.2") as there,
+        from_address(other, "192.0.2.1") as there,
+        from_address(app, "192.0.2.2") as owner,
     ):
         session = await sign_in(here)
         await fail(here, 3)
         await fail(there, 2)
         assert_locked_out(await login(here))
         assert_locked_out(await login(there, EMAIL.upper()))
-        # Who is signed in stays so.
+        # Who is signed in stays so, and who is elsewhere is not kept out by a stranger's failures.
         assert (await here.get("/api/v1/auth/me", headers=session.headers)).status_code == 200
+        await sign_in(owner)
+
+
+async def fail_everywhere(app: FastAPI, times: int) -> None:
+    for number in range(times // 5):
+        async with from_address(app, f"192.0.2.{number + 1}") as stranger:
+            await fail(stranger, 5)
+
+
+async def test_many_addresses_do_not_guess_for_ever(app: FastAPI, environment: dict[str, str]) -> None:
+    await fail_everywhere(app, 100)
+    async with from_address(app, "198.51.100.1") as owner:
+        assert_locked_out(await login(owner))
+        said = await asyncio.to_thread(run, "user", "unlock", "--email", EMAIL)
+        assert (said.returncode, said.stdout) == (0, f"{EMAIL} may try again\n"), said.stderr
+        await sign_in(owner)
+    async with from_address(app, "192.0.2.1") as stranger:
+        assert_problem(await login(stranger, EMAIL, "wrong password"), 401)
+
+
+async def test_a_right_password_is_not_held_against_an_account(app: FastAPI) -> None:
+    for number in range(110):
+        async with from_address(app, f"192.0.2.{number + 1}") as somewhere:
+            await sign_in(somewhere)
+
+
+def test_nothing_to_unlock(environment: dict[str, str]) -> None:
+    said = run("user", "unlock", "--email", EMAIL)
+    assert (said.returncode, said.stdout) == (0, f"{EMAIL} has no failed attempts\n")
+
+
+def test_unlock_without_redis(environment: dict[str, str]) -> None:
+    said = run(
+        "user", "unlock", "--email", EMAIL, REDIS_URL=f"redis://:Xa8sdKq2Test@127.0.0.1:{free_port()}/0"
+    )
+    assert said.returncode == 1
+    assert "Redis at 127.0.0.1" in said.stderr
+    assert "Traceback" not in said.stderr
 
 
 async def test_account_that_does_not_exist_is_locked_too(client: httpx.AsyncClient) -> None:
@@ -86,7 +130,7 @@ async def test_count_ends(
     async with app.router.lifespan_context(app), client_of(app) as client, Redis.from_url(redis_url) as redis:
         await fail(client, 4)
         keys = [key.decode() async for key in redis.scan_iter("*")]
-        assert len(keys) == 2
+        assert len(keys) == 3
         for key in keys:
             assert key.startswith("tradingbot:login:")
             assert EMAIL not in key
@@ -95,8 +139,7 @@ async def test_count_ends(
         await fail(client, 1)
         # The last attempt that there is starts the time anew.
         assert_locked_out(await login(client), 100)
-        account = next(key for key in keys if ":account:" in key)
-        await redis.expire(account, 0)
+        await redis.delete(*(key for key in keys if ":account:" in key))
         await sign_in(client)
 
 

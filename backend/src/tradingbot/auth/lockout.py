@@ -1,9 +1,11 @@
 """Lock-out: who fails too often has to wait, whichever worker is asked.
 
 Attempts are counted in Redis before the password is looked at, so that many at once are counted too, and
-forgiven when the password was right. Counted are the account (existing or not: the answer is the same) and
-the address that asks; an IPv6 address by its /64, which is what one customer has. A count ends
-LOGIN_LOCKOUT_SECONDS after its first attempt, a full one that long after its last.
+forgiven when the password was right. Counted are the account (existing or not: the answer is the same) by
+the address that asks, all attempts of that address, and all attempts at the account; an IPv6 address counts
+by its /64, which is what one customer has. So a stranger cannot lock somebody out with a handful of wrong
+passwords, and many strangers cannot guess for ever. A count ends LOGIN_LOCKOUT_SECONDS after its first
+attempt, a full one that long after its last.
 
 While Redis does not answer, each worker counts by itself, in bounded memory: an attacker then has
 LOGIN_ATTEMPTS for each worker instead of for all, and nobody is kept out by the outage.
@@ -25,8 +27,9 @@ from tradingbot.core.settings import Settings
 from tradingbot.core.tasks import within
 from tradingbot.core.tokens import derive_key, hash_token
 
-# Many people may share an address.
+# Times LOGIN_ATTEMPTS: many people may share an address, and strangers must not lock somebody out cheaply.
 ADDRESS_FACTOR = 4
+ACCOUNT_FACTOR = 20
 _PATIENCE = 0.5
 _LOCAL_COUNTERS = 10_000
 _REDIS_ERRORS = (RedisError, OSError, TimeoutError)
@@ -53,7 +56,7 @@ class Attempts:
         self._redis = redis
         self._limit = settings.login_attempts
         self._seconds = settings.login_lockout_seconds
-        self._key = derive_key(settings.secret_key.get_secret_value(), "lock-out").hex()
+        self._key = _key(settings)
         self._local = _LocalCounts(self._seconds)
         self._failing = False
 
@@ -66,14 +69,15 @@ class Attempts:
         await self._count(self._of_login(email, address))
 
     async def succeeded(self, email: str, address: str | None) -> None:
-        """Forgives the account its attempts, and the address the last one."""
-        account, sender = self._of_login(email, address)
-        self._local.forget(account.key)
-        self._local.take_back(sender.key)
-        await self._forgive([sender.key], forgotten=[account.key])
+        """Forgives this address its attempts at the account, and of the other counts the last one."""
+        both, *others = self._of_login(email, address)
+        self._local.forget(both.key)
+        for counter in others:
+            self._local.take_back(counter.key)
+        await self._forgive([counter.key for counter in others], forgotten=[both.key])
 
     async def take_back(self, email: str, address: str | None) -> None:
-        """Forgives account and address the last attempt: the password was not looked at."""
+        """Forgives the last attempt: the password was not looked at."""
         keys = [counter.key for counter in self._of_login(email, address)]
         for key in keys:
             self._local.take_back(key)
@@ -88,9 +92,12 @@ class Attempts:
         await self._count([self._of_address("register", address)])
 
     def _of_login(self, email: str, address: str | None) -> list[_Counter]:
-        # Who reads Redis learns no e-mail addresses.
-        account = f"{PREFIX}login:account:{hash_token(email, self._key)}"
-        return [_Counter(account, self._limit), self._of_address("login", address)]
+        account = _account(email, self._key)
+        return [
+            _Counter(f"{account}:{_network(address)}", self._limit),
+            _Counter(account, self._limit * ACCOUNT_FACTOR),
+            self._of_address("login", address),
+        ]
 
     def _of_address(self, what: str, address: str | None) -> _Counter:
         return _Counter(f"{PREFIX}{what}:address:{_network(address)}", self._limit * ADDRESS_FACTOR)
@@ -144,6 +151,26 @@ class Attempts:
         if not self._failing:
             log.warning("sign-in attempts are counted by this worker alone", reason=type(error).__name__)
         self._failing = True
+
+
+async def unlock(redis: Redis, settings: Settings, email: str) -> int:
+    """Forget all attempts at an account, from wherever; return how many counts that were.
+
+    Raises:
+        RedisError: Redis does not answer. Counts that a worker keeps for itself are not reached.
+    """
+    account = _account(email, _key(settings))
+    keys = [key async for key in redis.scan_iter(match=f"{account}*", count=1000)]
+    return int(await redis.delete(*keys)) if keys else 0
+
+
+def _key(settings: Settings) -> str:
+    return derive_key(settings.secret_key.get_secret_value(), "lock-out").hex()
+
+
+def _account(email: str, key: str) -> str:
+    # Who reads Redis learns no e-mail addresses.
+    return f"{PREFIX}login:account:{hash_token(email, key)}"
 
 
 class _LocalCounts:

@@ -7,16 +7,20 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tradingbot.auth import lockout
 from tradingbot.auth import repository as sessions
 from tradingbot.cli.arguments import add_json, email
 from tradingbot.cli.database import in_transaction
 from tradingbot.cli.output import print_rows
+from tradingbot.core.address import Address
 from tradingbot.core.models import utc_now
 from tradingbot.core.passwords import Passwords
+from tradingbot.core.redis import make_redis
 from tradingbot.core.refusal import load
-from tradingbot.core.settings import DatabaseSettings
+from tradingbot.core.settings import DatabaseSettings, Settings
 from tradingbot.users import repository
 from tradingbot.users.service import check_password
 
@@ -56,6 +60,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     set_password = _add(actions, "set-password", "give an account another password; its sessions end")
     _add_password(set_password)
     set_password.set_defaults(run=_refusing(run_set_password))
+    unlock = _add(
+        actions,
+        "unlock",
+        "let somebody sign in again who has failed too often, or whom others have locked out",
+    )
+    unlock.set_defaults(run=_refusing(run_unlock))
     for name, change in _CHANGES.items():
         _add(actions, name, change.help).set_defaults(run=_refusing(run_change))
     listing = actions.add_parser("list", help="show all accounts")
@@ -89,6 +99,24 @@ def run_change(arguments: argparse.Namespace) -> None:
     """Sets what the action is there for."""
     change = _CHANGES[arguments.action]
     _change(load(DatabaseSettings), arguments.email, change.values, signs_out=change.signs_out)
+
+
+def run_unlock(arguments: argparse.Namespace) -> None:
+    """Forgets all failed attempts at an account."""
+    settings = load(Settings)
+
+    async def unlock() -> int:
+        async with make_redis(settings) as redis:
+            return await lockout.unlock(redis, settings, arguments.email)
+
+    try:
+        counts = asyncio.run(unlock())
+    except (RedisError, OSError) as error:
+        where = Address(settings.redis_url.get_secret_value(), 6379)
+        raise RefusedError(
+            f"Redis at {where}, which counts the attempts, does not answer ({type(error).__name__})"
+        ) from None
+    print(f"{arguments.email} may try again" if counts else f"{arguments.email} has no failed attempts")
 
 
 def run_list(arguments: argparse.Namespace) -> int:
