@@ -50,6 +50,8 @@ def test_the_service_is_confined() -> None:
     assert found["security_opt"] == ["no-new-privileges:true"]
     assert [mount.split(":")[0] for mount in found["tmpfs"]] == ["/tmp"]
     assert found["init"] is True
+    assert found["dns_search"] == ["."]
+    assert found["ulimits"] == {"core": 0}
     assert found["restart"] == "unless-stopped"
     assert found["stop_grace_period"] == "40s"
     assert found["deploy"]["resources"]["limits"] == {"cpus": "2", "memory": "2048M", "pids": 256}
