@@ -5,7 +5,9 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +21,7 @@ from websockets.typing import Subprotocol
 
 from tests.conftest import Account
 from tests.forked import run
-from tests.network import free_port
+from tests.network import free_port, proxy_to
 from tests.receivers import eventually
 from tests.ws_client import (
     close_code,
@@ -191,22 +193,63 @@ def test_unknown_database(environment: dict[str, str]) -> None:
     assert "has no database nowhere" in output
 
 
-def test_wrong_redis_password(environment: dict[str, str]) -> None:
-    address = environment["REDIS_URL"].rpartition("@")[2]
-    code, output = refused_start(REDIS_URL=f"redis://:Wr0ngPw4Test@{address}")
-    assert code == 1
-    assert "Redis at" in output
-    assert "wrong password or user" in output
-    assert "Wr0ngPw4Test" not in output
-
-
-@pytest.mark.parametrize(("name", "what"), [("DATABASE_URL", "PostgreSQL"), ("REDIS_URL", "Redis")])
-def test_nobody_answers(environment: dict[str, str], name: str, what: str) -> None:
+def test_nobody_answers(environment: dict[str, str]) -> None:
     port = free_port()
-    head, _, tail = environment[name].rpartition("@")
-    code, output = refused_start(**{name: f"{head}@127.0.0.1:{port}/{tail.rpartition('/')[2]}"})
+    head, _, tail = environment["DATABASE_URL"].rpartition("@")
+    code, output = refused_start(DATABASE_URL=f"{head}@127.0.0.1:{port}/{tail.rpartition('/')[2]}")
     assert code == 1
-    assert f"{what} at 127.0.0.1:{port} does not answer: connection refused (waited 1 s)" in output
+    assert f"PostgreSQL at 127.0.0.1:{port} does not answer: connection refused (waited 1 s)" in output
+
+
+@pytest.mark.parametrize("trouble", ["refused", "silent", "another password", "no name"])
+async def test_without_redis_it_starts_at_once_and_takes_alerts(
+    tmp_path: Path, account: Account, environment: dict[str, str], trouble: str
+) -> None:
+    address = environment["REDIS_URL"].rpartition("@")[2]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        urls = {
+            "refused": f"redis://:Xa8sdKq2Test@127.0.0.1:{free_port()}/0",
+            "silent": f"redis://:Xa8sdKq2Test@127.0.0.1:{silent.getsockname()[1]}/0",
+            "another password": f"redis://:Wr0ngPw4Test@{address}",
+            "no name": "redis://:Xa8sdKq2Test@nowhere.invalid:6379/0",
+        }
+        started = time.monotonic()
+        async with serving(tmp_path, 1, REDIS_URL=urls[trouble]) as (port, log):
+            # `startup_timeout` is 60 s: it must not be waited for, with alerts refused meanwhile.
+            assert time.monotonic() - started < 30
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+                alert = {"ticker": "BTCUSDT", "action": "buy"}
+                assert (await client.post(account.webhook, json=alert)).status_code == 202
+                ready = await client.get("/api/v1/health/ready")
+                assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+                assert ready.json()["checks"] == {
+                    "postgresql": "ok",
+                    "redis": "does not answer",
+                    "schema": "ok",
+                }
+                ticket = await client.post("/api/v1/ws/tickets", headers={"X-API-Key": account.api_key})
+                assert ticket.status_code == 503
+        said = log.read_text()
+        assert "Redis at" in said
+        assert "Wr0ngPw4Test" not in said
+
+
+async def test_redis_that_comes_later_is_used(
+    tmp_path: Path, account: Account, environment: dict[str, str], redis_url: str
+) -> None:
+    async with proxy_to(redis_url) as proxy:
+        await proxy.cut()
+        async with serving(tmp_path, 2, REDIS_URL=proxy.url) as (port, _log):
+            await proxy.open()
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+                for _ in range(200):
+                    if (await client.get("/api/v1/health/ready")).json()["status"] == "ready":
+                        break
+                    await asyncio.sleep(0.1)
+                live = await listen(port, account)
+                answer = await client.post(account.webhook, json={"ticker": "BTCUSDT", "action": "buy"})
+                assert answer.status_code == 202
+            await live.close()
 
 
 def test_unresolvable_name(environment: dict[str, str]) -> None:

@@ -39,6 +39,17 @@ FAILURES = (SlotError, OSError, ValueError, LookupError, subprocess.SubprocessEr
 EARLIER = "backend"
 # A container that has fallen over this often will not become ready.
 MOST_RESTARTS = 3
+# Seconds that a slot may take to reach what the one that serves can reach (Redis), once it answers.
+DEGRADED_SECONDS = 10
+
+
+def lacking(answer: str) -> frozenset[str]:
+    """Return the parts that a slot says it does without, from its answer to READY."""
+    try:
+        checks = json.loads(answer)["checks"]
+        return frozenset(name for name, state in checks.items() if state != "ok")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return frozenset()
 
 
 class Host(Protocol):
@@ -157,7 +168,7 @@ class Change:
         if in_the_way:
             self._host.stop_container(EARLIER)
         try:
-            self._start(slot, wanted)
+            self._start(slot, wanted, allowed=frozenset())
             with self._step("start the worker"):
                 self._hand_over(wanted)
         except FAILURES:
@@ -184,7 +195,7 @@ class Change:
     def _beside(self, old: str, new: str, wanted: str) -> None:
         before = str(self.record.release)
         try:
-            self._start(new, wanted)
+            self._start(new, wanted, allowed=self._lacks(old))
         except FAILURES as error:
             with self._step(f"remove the new slot {new}"):
                 self._drop([new])
@@ -212,7 +223,7 @@ class Change:
         # After a kill half way the worker still has the release that ran before.
         before = str(self.record.worker or self.record.release)
         try:
-            self._start(slot, wanted, force=before == wanted)
+            self._start(slot, wanted, force=before == wanted, allowed=self._lacks(slot))
             self._hand_over(wanted)
         except FAILURES:
             with self._step(f"put back {before}"):
@@ -278,29 +289,43 @@ class Change:
         with self._saving:
             records.write_record(self._layout, self.record)
 
-    def _start(self, slot: str, release: str, force: bool = False) -> None:
+    def _lacks(self, slot: str) -> frozenset[str] | None:
+        """Return the parts that a slot does without, Redis for one; None when it does not serve."""
+        status, text = self._host.request(slot, "GET", READY)
+        return lacking(text) if status == 200 else None
+
+    def _start(self, slot: str, release: str, allowed: frozenset[str] | None, force: bool = False) -> None:
+        """Start a slot, which may do without the parts in *allowed* (None: whatever it can serve without)."""
         with self._step(f"start {slot} with {release}"):
             self.record.slots[slot] = release
             self._save()
             if force:
                 self._host.remove(service_of(slot))
             self._host.up(service_of(slot))
-            self._wait_until_ready(slot)
+            self._wait_until_ready(slot, allowed)
         with self._step(f"ask {slot}"):
             for method, path, body, expected in SMOKE:
                 status, text = self._host.request(slot, method, path, body)
                 if status != expected:
                     raise SlotError(f"{release} answers {method} {path} with {status} and not {expected}: {text[:300]}")
 
-    def _wait_until_ready(self, slot: str) -> None:
+    def _wait_until_ready(self, slot: str, allowed: frozenset[str] | None = None) -> None:
         service, began = service_of(slot), self._clock()
+        degraded_since: float | None = None
         while True:
             status, text = self._host.request(slot, "GET", READY)
-            if status == 200:
+            missing = lacking(text) - allowed if status == 200 and allowed is not None else frozenset()
+            if status == 200 and not missing:
                 return
             state = self._host.state(service)
-            waited = self._clock() - began
-            if waited > self._limits.ready:
+            now = self._clock()
+            if not missing:
+                degraded_since = None
+            elif degraded_since is None:
+                degraded_since = now
+            if degraded_since is not None and now - degraded_since > DEGRADED_SECONDS:
+                why = f"cannot use {', '.join(sorted(missing))}: {text[:300]}"
+            elif now - began > self._limits.ready:
                 answer = f"{status or ''} {text[:300]}".strip()
                 why = f"was not ready within {self._limits.ready:.0f} s: {answer}"
             elif state is not None and state.restarts >= MOST_RESTARTS:

@@ -39,6 +39,9 @@ THRESHOLDS: dict[str, Any] = {
     "clock_offset_seconds": 30,
 }
 SERVICES = ("postgres", "redis", "backend", "worker", "nginx")
+# Where the backend listens in its container, and what it says there of itself.
+BACKEND_PORT = 8001
+READY = "/api/v1/health/ready"
 INTERNAL = "http://127.0.0.1:8081/configuration"
 WEB_ATTEMPTS = 3
 # adjtimex(2): the flag of `status` that nothing keeps the clock in time.
@@ -82,6 +85,7 @@ def look(settings: Settings) -> dict[str, Any]:
         web = (
             ask(web_answer, by_service.get("nginx"), folder, settings.timeout) if "nginx" in settings.services else None
         )
+        ready = ask(readiness, by_service.get(slots.service), settings.timeout) if slots.service else None
         proxy = ask(proxy_state, by_service.get("nginx"), settings.timeout) if "nginx" in settings.services else None
         tls = ask(certificate, settings, folder) if "nginx" in settings.services else None
         report: dict[str, Any] = {
@@ -90,6 +94,7 @@ def look(settings: Settings) -> dict[str, Any]:
             "host": host.result(),
             "status": _result(status),
             "web": _result(web),
+            "readiness": _result(ready),
             "proxy": _result(proxy),
             "tls": _result(tls),
             "backup": backup_age(Path(settings.backup_dir or folder / "backups"), time.time()),
@@ -107,6 +112,7 @@ def look(settings: Settings) -> dict[str, Any]:
             problems += stack_services.slot_problems(slots, report["services"], lock)
         running = {row["service"] for row in report["services"] if row["running"]}
         problems += status_problems(report["status"], settings) if "worker" in running else []
+        problems += readiness_problems(report["readiness"]) if slots.service in running else []
         problems += web_problems(report["web"]) if "nginx" in running else []
         problems += proxy_problems(report["proxy"], slots, folder) if "nginx" in running else []
     problems += host_problems(report["host"], settings)
@@ -318,6 +324,34 @@ def status_problems(status: dict[str, Any] | None, settings: Settings) -> Iterat
         )
 
 
+def readiness(container: dict[str, Any] | None, timeout: float) -> dict[str, Any] | None:
+    """Return what the slot that gets requests says it does without, like Redis; None when it does not say."""
+    networks = ((container or {}).get("NetworkSettings") or {}).get("Networks") or {}
+    address = next((network["IPAddress"] for network in networks.values() if network.get("IPAddress")), "")
+    if not address:
+        return None
+    status, text = _ask("http", address, BACKEND_PORT, READY, "localhost", timeout)
+    try:
+        told = json.loads(text)
+        return {"status": status, "checks": {str(name): str(state) for name, state in told["checks"].items()}}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def readiness_problems(found: dict[str, Any] | None) -> Iterator[Problem]:
+    """Yield what a backend that serves does without. What it needs, others look at: the database, the schema."""
+    if found is None or found["status"] != http.client.OK:
+        return
+    missing = [f"{name} {state}" for name, state in found["checks"].items() if state != "ok"]
+    if missing:
+        why = (
+            f"degraded: {'; '.join(missing)}. Alerts are taken and orders placed; live events come later, and a new"
+            " WebSocket is refused"
+        )
+        fix = "`tradingbot logs --tail 50 redis` on the host says why; docs/operations.md, Redis, what may be deleted"
+        yield problem("backend", why, fix)
+
+
 # The web server.
 
 
@@ -359,13 +393,15 @@ def web_answer(container: dict[str, Any] | None, folder: Path, timeout: float) -
         if time.monotonic() - began > timeout:
             break
         start = time.monotonic()
-        status, error = _get(scheme, host, port, "/api/v1/health", server_name(folder), timeout / WEB_ATTEMPTS)
+        status, text = _ask(scheme, host, port, "/api/v1/health", server_name(folder), timeout / WEB_ATTEMPTS)
+        error = f"it answered {status} {http.client.responses.get(status, '')}".rstrip() if status else text
         if status == http.client.OK:
             return {"url": url, "status": status, "milliseconds": round(1000 * (time.monotonic() - start)), "error": ""}
     return {"url": url, "status": status, "milliseconds": 0, "error": error}
 
 
-def _get(scheme: str, host: str, port: int, path: str, name: str, timeout: float) -> tuple[int, str]:
+def _ask(scheme: str, host: str, port: int, path: str, name: str, timeout: float) -> tuple[int, str]:
+    """Return the status and text of an answer; 0 and the reason when there is none."""
     connection: http.client.HTTPConnection
     if scheme == "https":
         # Over loopback no certificate can name the server; its dates are looked at apart from this.
@@ -378,12 +414,12 @@ def _get(scheme: str, host: str, port: int, path: str, name: str, timeout: float
     try:
         connection.request("GET", path, headers={"Host": name})
         answer = connection.getresponse()
-        answer.read()
+        text = answer.read().decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:
         return 0, str(error) or type(error).__name__
     finally:
         connection.close()
-    return answer.status, "" if answer.status == http.client.OK else f"it answered {answer.status} {answer.reason}"
+    return answer.status, text
 
 
 def web_problems(web: dict[str, Any] | None) -> Iterator[Problem]:

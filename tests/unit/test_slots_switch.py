@@ -32,6 +32,8 @@ class FakeHost:
         self.running: dict[str, str] = {}
         self.stopped: dict[str, str] = {}
         self.broken: set[str] = set()
+        # Releases that do without Redis.
+        self.degraded: set[str] = set()
         self.fails: dict[str, Exception] = {}
         self.kill_at: str | None = None
         self.kill_before = False
@@ -93,7 +95,10 @@ class FakeHost:
         release = self.running.get(f"backend-{slot}")
         if release is None:
             return 0, "Connection refused"
-        return (503, "not ready") if release in self.broken else (ANSWERS[method, path], "")
+        if release in self.broken:
+            return 503, "not ready"
+        redis = "does not answer" if release in self.degraded else "ok"
+        return ANSWERS[method, path], json.dumps({"checks": {"postgresql": "ok", "redis": redis}})
 
     def worker_is_healthy(self) -> bool:
         return "worker" in self.running and f"worker {self.running['worker']}" not in self.broken
@@ -226,6 +231,52 @@ def test_a_release_that_never_gets_ready_leaves_the_old_one(layout: records.Layo
     assert "the log of backend-green" in str(refusal.value)
     assert not any(call.startswith("choose") for call in host.calls)
     assert_only(OLD, "blue", layout, host)
+
+
+def test_a_release_that_cannot_reach_redis_leaves_the_old_one_which_can(layout: records.Layout, host: FakeHost) -> None:
+    host.degraded.add(NEW)
+    with pytest.raises(records.SlotError, match=f"cannot use redis: (?s:.)*go to {OLD} as before"):
+        change(layout, host).run(NEW)
+    assert_only(OLD, "blue", layout, host)
+
+
+def test_redis_that_is_a_little_late_is_waited_for(layout: records.Layout, host: FakeHost) -> None:
+    host.degraded.add(NEW)
+    asked = iter(range(100))
+    answer = host.request
+
+    def late(slot: str, method: str, path: str, body: str | None = None) -> tuple[int, str]:
+        if slot == "green" and path == READY and next(asked) == 20:
+            host.degraded.clear()
+        return answer(slot, method, path, body)
+
+    host.request = late  # type: ignore[method-assign]
+    assert change(layout, host).run(NEW)
+    assert next(asked) > 20
+    assert_only(NEW, "green", layout, host)
+
+
+@pytest.mark.parametrize("force", [False, True], ids=["deploy", "restart"])
+@pytest.mark.parametrize("serves", [True, False], ids=["degraded", "down"])
+def test_without_redis_a_change_is_made_all_the_same(
+    layout: records.Layout, host: FakeHost, force: bool, serves: bool
+) -> None:
+    """A restart and another release are what people try; and a release of before fails without Redis."""
+    host.degraded |= {OLD, NEW}
+    wanted = OLD if force else NEW
+    if not serves:
+        host.running.pop("backend-blue")
+    assert change(layout, host).run(wanted, force=force)
+    assert_only(wanted, "green", layout, host)
+
+
+def test_the_first_start_needs_redis(layout: records.Layout, host: FakeHost) -> None:
+    records.write_record(layout, records.Record(None, {"blue": None, "green": None}, None))
+    host.running.clear()
+    host.degraded.add(NEW)
+    with pytest.raises(records.SlotError, match="cannot use redis"):
+        change(layout, host).run(NEW)
+    assert host.running == {}
 
 
 def test_a_release_that_falls_over_again_and_again_is_not_waited_for(layout: records.Layout, host: FakeHost) -> None:

@@ -55,6 +55,7 @@ def container(service: str, state: str = "running", health: str = "healthy", **m
         },
         "HostConfig": {"Memory": 512 << 20, "PortBindings": more.get("ports", {})},
         "Config": {"Image": more.get("image", f"{service}:1"), "Labels": labels | more.get("labels", {})},
+        "NetworkSettings": {"Networks": {"tradingbot-network": {"IPAddress": "172.20.0.11" if running else ""}}},
     }
 
 
@@ -117,6 +118,7 @@ class Host:
         record(folder)
         self.programs = Programs()
         self.web: tuple[int, str] = (200, "")
+        self.ready: tuple[int, str] = (200, '{"checks": {"postgresql": "ok", "redis": "ok", "schema": "ok"}}')
         self.settings = stack_health.Settings(project_dir=str(folder), thresholds={"clock_synchronised": False})
         ports = {"8443/tcp": [{"HostIp": "", "HostPort": "443"}]}
         self.engine = Engine(
@@ -126,7 +128,7 @@ class Host:
         self.lock = folder / "deploy.lock"
         monkeypatch.setattr(target, "docker_get", self.engine.get)
         monkeypatch.setattr(stack_health, "run", self.programs.run)
-        monkeypatch.setattr(stack_health, "_get", lambda *_: self.web)
+        monkeypatch.setattr(stack_health, "_ask", self.answer)
         monkeypatch.setattr(stack_health, "WEB_ATTEMPTS", 1)
         monkeypatch.setattr(stack_services.deploy_lock, "__defaults__", (self.lock, None))
         # The machine that the tests run on may be full.
@@ -135,6 +137,9 @@ class Host:
         monkeypatch.setattr(stack_health, "disks", lambda _: [self.disk])
         self.memory = {"total_mb": 4000, "available_mb": 2000, "available_percent": 50.0}
         monkeypatch.setattr(stack_health, "memory", lambda *_: self.memory)
+
+    def answer(self, _scheme: str, _host: str, _port: int, path: str, *_: Any) -> tuple[int, str]:
+        return self.ready if path == stack_health.READY else self.web
 
     def upstream(self, slot: str) -> None:
         text = f'# Written by a deploy.\nmap "" $active_backend {{ default backend-{slot}; }}\n'
@@ -206,6 +211,26 @@ def test_without_an_engine_the_host_is_still_looked_at(host: Host) -> None:
 def test_a_service_that_is_not_well(host: Host, gone: dict[str, Any] | None, said: str) -> None:
     host.replace("redis", *([gone] if gone else []))
     assert host.problems() == [said]
+
+
+def test_a_backend_that_does_without_redis(host: Host) -> None:
+    host.ready = (200, '{"checks": {"postgresql": "ok", "redis": "does not answer", "schema": "ok"}}')
+    (said,) = host.problems()
+    assert said.startswith("backend: degraded: redis does not answer. Alerts are taken and orders placed")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (0, "Connection refused"),
+        (503, '{"checks": {"postgresql": "does not answer", "redis": "ok", "schema": "does not answer"}}'),
+        (200, '{"status": "ready"}'),
+        (200, "[]"),
+    ],
+)
+def test_a_backend_that_says_nothing_of_redis(host: Host, answer: tuple[int, str]) -> None:
+    host.ready = answer
+    assert host.problems() == []
 
 
 def test_a_service_that_keeps_falling_over_does_not_run() -> None:
@@ -447,7 +472,7 @@ def test_maintenance_is_told_and_is_no_problem(host: Host) -> None:
 
 
 def test_what_clients_run_into(host: Host) -> None:
-    host.web = (502, "it answered 502 Bad Gateway")
+    host.web = (502, "<html>")
     why = "https://127.0.0.1:443/api/v1/health gives no health of the backend: it answered 502 Bad Gateway"
     assert host.problems() == [f"web server: {why}"]
 
@@ -489,8 +514,9 @@ def test_a_request_shows_the_name_and_tells_the_status() -> None:
         def do_GET(self) -> None:
             seen.append((self.path, self.headers["Host"]))
             self.send_response(200 if self.path == "/well" else 503)
-            self.send_header("Content-Length", "0")
+            self.send_header("Content-Length", "2")
             self.end_headers()
+            self.wfile.write(b"{}")
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -498,12 +524,11 @@ def test_a_request_shows_the_name_and_tells_the_status() -> None:
     with socketserver.TCPServer(("127.0.0.1", 0), Server) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         port = server.server_address[1]
-        assert stack_health._get("http", "127.0.0.1", port, "/well", "a.example", 5) == (200, "")
-        status, why = stack_health._get("http", "127.0.0.1", port, "/ill", "a.example", 5)
+        assert stack_health._ask("http", "127.0.0.1", port, "/well", "a.example", 5) == (200, "{}")
+        assert stack_health._ask("http", "127.0.0.1", port, "/ill", "a.example", 5) == (503, "{}")
         server.shutdown()
-    assert (status, why) == (503, "it answered 503 Service Unavailable")
     assert seen == [("/well", "a.example"), ("/ill", "a.example")]
-    status, why = stack_health._get("http", "127.0.0.1", port, "/well", "a.example", 5)
+    status, why = stack_health._ask("http", "127.0.0.1", port, "/well", "a.example", 5)
     assert status == 0
     assert "refused" in why
 

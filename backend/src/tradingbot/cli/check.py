@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _check(settings: Settings, wait: float) -> int:
     rows = [("settings", "ok", f"{settings.environment}, Binance testnet {_on(settings.binance_testnet)}")]
-    for step in startup_steps(settings, wait):
+    for step in startup_steps(settings, wait, redis_wait=wait):
         try:
             rows.append((step.name, "ok", await step.run()))
         except STEP_ERRORS as error:

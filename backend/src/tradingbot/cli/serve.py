@@ -20,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments: none."""
     parser.description = (
         "Starts the web server, after six checked steps. Does not migrate: a schema that is not at head is"
-        " logged, and /api/v1/health/ready answers 503 until `tradingbot migrate` has run."
+        " logged, and /api/v1/health/ready answers 503 until `tradingbot migrate` has run. Redis may be away."
     )
     parser.set_defaults(run=run)
 

@@ -26,19 +26,20 @@ class Step(NamedTuple):
     required: bool = True
 
 
-def startup_steps(settings: Settings, wait: float, redis_wait: float | None = None) -> list[Step]:
-    """Steps one to six; the seventh is the start of the server.
+def startup_steps(settings: Settings, wait: float, redis_wait: float = 0) -> list[Step]:
+    """Return steps one to six; the seventh is the start of the server.
 
-    `wait` is for PostgreSQL and, unless `redis_wait` is given, for Redis; both are in seconds.
+    `wait` is for PostgreSQL and `redis_wait` for Redis, in seconds. Redis is not required, and so a server
+    does not wait for it: alerts are taken and orders placed without it, and it is used once it is there.
     """
     postgresql, redis = partial(probe_postgresql, settings), partial(probe_redis, settings)
     return [
         Step("wait for PostgreSQL", partial(wait_for, postgresql, wait)),
-        Step("wait for Redis", partial(wait_for, redis, wait if redis_wait is None else redis_wait)),
+        Step("wait for Redis", partial(wait_for, redis, redis_wait), required=False),
         Step("check the schema", partial(check_schema, settings), required=False),
         Step("check directories", partial(check_directories, settings)),
         Step("test PostgreSQL", postgresql),
-        Step("test Redis", redis),
+        Step("test Redis", redis, required=False),
     ]
 
 

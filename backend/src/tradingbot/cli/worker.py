@@ -56,13 +56,11 @@ async def start(settings: Settings, told: Steps = no_steps) -> int:
 
 
 async def _prepare(settings: Settings) -> bool:
-    """Only PostgreSQL and the directories are needed: without Redis events are late, and nothing else."""
-    for step in startup_steps(settings, settings.startup_timeout, redis_wait=0):
-        required = step.required and "Redis" not in step.name
+    for step in startup_steps(settings, settings.startup_timeout):
         try:
             result = await step.run()
         except STEP_ERRORS as error:
-            if required:
+            if step.required:
                 log.error(step.name, problem=str(error))
                 return False
             log.warning(step.name, problem=str(error))

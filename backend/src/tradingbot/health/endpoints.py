@@ -26,9 +26,14 @@ direct = [DirectEndpoint("/health", health, {"response_model": Health, "tags": [
 
 @router.get("/ready", response_model=Readiness, responses=documented(503))
 async def ready(context: ContextDep) -> JSONResponse:
-    """Answers 200 if PostgreSQL and Redis answer and the schema is at head, else 503 naming what is not."""
+    """Answers 200 if PostgreSQL answers and the schema is at head, else 503 naming what is not.
+
+    Without Redis the status is `degraded`: alerts are taken and orders placed, live events come later.
+    """
     checks = await service.readiness(context.database, context.redis)
-    failing = [f"{name}: {state}" for name, state in checks.items() if state != service.OK]
-    if failing:
-        raise UnavailableError("; ".join(failing), checks=checks)
-    return JSONResponse({"status": "ready", "checks": checks})
+    failing = {name: state for name, state in checks.items() if state != service.OK}
+    if failing.keys() - service.OPTIONAL:
+        raise UnavailableError(
+            "; ".join(f"{name}: {state}" for name, state in failing.items()), checks=checks
+        )
+    return JSONResponse({"status": "degraded" if failing else "ready", "checks": checks})

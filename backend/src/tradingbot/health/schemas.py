@@ -15,7 +15,7 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Everything that is needed answers."""
+    """What is needed answers; `degraded` is a process that does without Redis."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -23,5 +23,5 @@ class Readiness(BaseModel):
         }
     )
 
-    status: Literal["ready"] = "ready"
-    checks: dict[str, Literal["ok"]]
+    status: Literal["ready", "degraded"] = "ready"
+    checks: dict[str, str]

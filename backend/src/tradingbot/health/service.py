@@ -17,6 +17,8 @@ from tradingbot.migrations.state import read_state
 
 CHECK_TIMEOUT = 2.0
 OK = "ok"
+# What we can do without, for a while.
+OPTIONAL = frozenset({"redis"})
 
 
 async def readiness(database: Database, redis: Redis) -> dict[str, str]:
