@@ -50,7 +50,7 @@ def test_the_service_is_confined() -> None:
     assert found["security_opt"] == ["no-new-privileges:true"]
     assert [mount.split(":")[0] for mount in found["tmpfs"]] == ["/tmp"]
     assert found["init"] is True
-    assert found["dns_search"] == ["."]
+    assert (found["dns_search"], found["dns_opt"]) == (["."], ["ndots:1"])
     assert found["ulimits"] == {"core": 0}
     assert found["restart"] == "unless-stopped"
     assert found["stop_grace_period"] == "40s"

@@ -116,8 +116,10 @@ def test_tls_is_mozillas_intermediate_6_0() -> None:
 def test_no_error_log_shows_request_lines() -> None:
     """They hold tokens. Of what is left, `worker_connections are not enough` is the one that people need."""
     text = configuration(nginx_server_names=["bot.example.com"])
-    assert re.findall(r"^ *error_log (.*);", text, re.MULTILINE) == ["stderr warn", "stderr alert"]
     assert text.index("error_log stderr warn;") < text.index("http {") < text.index("error_log stderr alert;")
+    assert text.count("proxy_pass http://$active_backend;") == text.count("error_log stderr emerg;") == 6
+    for path in ("= /api/v1/health", "/api/", "= /api/v1/ws", "/api/v1/webhooks/"):
+        assert "error_log stderr emerg;" in location(text, path)
     log = re.search(r"log_format tradingbot (.*?);\n", text, re.DOTALL)
     assert log
     assert not set(re.findall(r"\$(\w+)", log.group(1))) & {

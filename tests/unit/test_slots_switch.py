@@ -240,6 +240,28 @@ def test_a_release_that_cannot_reach_redis_leaves_the_old_one_which_can(layout: 
     assert_only(OLD, "blue", layout, host)
 
 
+def test_redis_that_goes_during_a_change_is_missing_to_both(layout: records.Layout, host: FakeHost) -> None:
+    host.on_call = lambda call: host.degraded.update({OLD, NEW} if call == "up backend-green" else ())
+    assert change(layout, host).run(NEW)
+    assert_only(NEW, "green", layout, host)
+
+
+def test_one_late_answer_of_the_old_slot_is_no_leave_for_the_new_one(layout: records.Layout, host: FakeHost) -> None:
+    host.degraded.add(NEW)
+    asked = iter(range(1000))
+    answer = host.request
+
+    def late(slot: str, method: str, path: str, body: str | None = None) -> tuple[int, str]:
+        if slot == "blue" and path == READY and next(asked) % 2 == 0:
+            return 0, "time-out"
+        return answer(slot, method, path, body)
+
+    host.request = late  # type: ignore[method-assign]
+    with pytest.raises(records.SlotError, match="cannot use redis"):
+        change(layout, host).run(NEW)
+    assert_only(OLD, "blue", layout, host)
+
+
 def test_redis_that_is_a_little_late_is_waited_for(layout: records.Layout, host: FakeHost) -> None:
     host.degraded.add(NEW)
     asked = iter(range(100))

@@ -109,11 +109,18 @@ class Attempts:
         except _REDIS_ERRORS as error:
             self._note_failure(error)
             counts = [self._local.add(counter) for counter in counters]
-        for count, counter in zip(counts, counters, strict=True):
-            if count.value > counter.limit:
-                raise TooManyRequestsError(
-                    "Too many attempts; wait before the next one.", retry_after=max(count.ends_in, 1)
-                )
+        counted = list(zip(counts, counters, strict=True))
+        full = [count for count, counter in counted if count.value > counter.limit]
+        if not full:
+            return
+        # What one count refuses is no attempt for the others: else one address, refused again and again, would
+        # fill the count of the whole account.
+        others = [counter.key for count, counter in counted if count.value <= counter.limit]
+        for key in others:
+            self._local.take_back(key)
+        await self._forgive(others)
+        wait = max(count.ends_in for count in full)
+        raise TooManyRequestsError("Too many attempts; wait before the next one.", retry_after=max(wait, 1))
 
     async def _count_in_redis(self, counters: Sequence[_Counter]) -> list[_Count]:
         async with self._redis.pipeline(transaction=True) as pipeline:

@@ -114,9 +114,12 @@ def run_unlock(arguments: argparse.Namespace) -> None:
     except (RedisError, OSError) as error:
         where = Address(settings.redis_url.get_secret_value(), 6379)
         raise RefusedError(
-            f"Redis at {where}, which counts the attempts, does not answer ({type(error).__name__})"
+            f"Redis at {where}, which counts the attempts, cannot be asked ({type(error).__name__})"
         ) from None
-    print(f"{arguments.email} may try again" if counts else f"{arguments.email} has no failed attempts")
+    if counts:
+        print(f"{arguments.email} may try again; an address that has failed at many accounts still has to wait")
+    else:
+        print(f"{arguments.email} has no failed attempts")
 
 
 def run_list(arguments: argparse.Namespace) -> int:
