@@ -116,20 +116,29 @@ async def test_switching_while_predicting_never_fails(tmp_path: Path) -> None:
     rows = (await prepare(tmp_path, "1"))["rows"]
     await prepare(tmp_path, "2", seed=8)
     activate(tmp_path, NAME, "1")
-    registry, seen = ModelRegistry(tmp_path), set()
+    registry, changed = ModelRegistry(tmp_path), asyncio.Condition()
+    latest, switching = "", True
 
     async def switch() -> None:
+        nonlocal switching
         for number in range(20):
-            await asyncio.to_thread(activate, tmp_path, NAME, str(number % 2 + 1))
+            version = str(number % 2 + 1)
+            await asyncio.to_thread(activate, tmp_path, NAME, version)
+            async with changed:
+                await changed.wait_for(lambda: latest == version)  # noqa: B023 - waited for in this turn
+        switching = False
 
     async def ask() -> None:
-        for _ in range(60):
+        nonlocal latest
+        while switching:
             answer = await registry.predict(NAME, rows)
             assert answer.status == PredictionStatus.OK
-            seen.add(answer.version)
+            async with changed:
+                latest = str(answer.version)
+                changed.notify_all()
 
-    await asyncio.gather(switch(), ask(), ask())
-    assert seen == {"1", "2"}
+    async with asyncio.timeout(60):
+        await asyncio.gather(switch(), ask(), ask())
 
 
 @pytest.mark.parametrize(

@@ -71,11 +71,13 @@ def test_a_stopped_service_fails_the_play_and_is_named(
     print(f"\nhealth.yml with a stopped service: {time.monotonic() - start:.1f} s")
     assert done.code == 2
     assert f"{stopped}: it is exited, exit code 0. Way out: `tradingbot logs --tail 50 {stopped}`" in done.said
+    # And what follows from it: the backend does without.
+    named = [stopped, "backend"]
     problems = json.loads(path.read_text())["hosts"][machine.name]["problems"]
-    assert [one["what"] for one in problems] == [stopped]
+    assert [one["what"] for one in problems] == named
     found = run_on(machine, "tradingbot health --json")
     assert found.returncode == 1
-    assert [one["what"] for one in json.loads(found.stdout)["problems"]] == [stopped]
+    assert [one["what"] for one in json.loads(found.stdout)["problems"]] == named
 
 
 @pytest.mark.parametrize("stopped", ["postgres"], indirect=True)
