@@ -113,8 +113,8 @@ class Attempts:
         full = [count for count, counter in counted if count.value > counter.limit]
         if not full:
             return
-        # What one count refuses is no attempt for the others: else one address, refused again and again, would
-        # fill the count of the whole account.
+        # What one count refuses is no attempt for the others: else one address, refused again and again,
+        # would fill the count of the whole account.
         others = [counter.key for count, counter in counted if count.value <= counter.limit]
         for key in others:
             self._local.take_back(key)

@@ -117,7 +117,7 @@ def run_unlock(arguments: argparse.Namespace) -> None:
             f"Redis at {where}, which counts the attempts, cannot be asked ({type(error).__name__})"
         ) from None
     if counts:
-        print(f"{arguments.email} may try again; an address that has failed at many accounts still has to wait")
+        print(f"{arguments.email} may try again; an address that has failed at many accounts still waits")
     else:
         print(f"{arguments.email} has no failed attempts")
 
