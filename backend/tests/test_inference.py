@@ -125,7 +125,8 @@ async def test_switching_while_predicting_never_fails(tmp_path: Path) -> None:
             version = str(number % 2 + 1)
             await asyncio.to_thread(activate, tmp_path, NAME, version)
             async with changed:
-                await changed.wait_for(lambda: latest == version)  # noqa: B023 - waited for in this turn
+                while latest != version:
+                    await changed.wait()
         switching = False
 
     async def ask() -> None:
