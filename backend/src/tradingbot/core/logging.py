@@ -16,6 +16,7 @@ from uuid import UUID
 import structlog
 from structlog.typing import EventDict, ExcInfo, WrappedLogger
 
+from tradingbot.core.log_output import PipeOutput, StreamOutput, log_output
 from tradingbot.core.redaction import redact
 
 ErrorReporter = Callable[[str, ExcInfo | None, MutableMapping[str, Any]], None]
@@ -29,12 +30,15 @@ _PLAIN_KEYS = frozenset({"level", "timestamp", "logger", "request_id", "method"}
 _encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
 _threshold = 20
 _reporter: ErrorReporter | None = None
+_output: PipeOutput | StreamOutput = StreamOutput()
 
 
 def configure_logging(level: str) -> None:
     """Sends our own lines and those of libraries to standard output, from this level on."""
-    global _threshold
+    global _threshold, _output
     _threshold = _LEVELS[level]
+    if not isinstance(_output, PipeOutput):
+        _output = log_output()
     structlog.configure(
         processors=[
             _filter,
@@ -84,8 +88,7 @@ class _Output:
         self.name = name
 
     def msg(self, line: str) -> None:
-        sys.stdout.write(line)
-        sys.stdout.flush()
+        _output.write(line)
 
     debug = info = warning = error = critical = exception = fatal = warn = msg
 
@@ -103,8 +106,7 @@ class _LibraryHandler(logging.Handler):
                 _reporter(event["event"], error, dict(event))
             if error is not None:
                 event["exception"] = "".join(traceback.format_exception(*error)).rstrip()
-            sys.stdout.write(_render(None, "", _redact(None, "", event)))
-            sys.stdout.flush()
+            _output.write(_render(None, "", _redact(None, "", event)))
         except (TypeError, ValueError, OSError):
             self.handleError(record)
 
