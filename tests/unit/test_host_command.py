@@ -18,7 +18,12 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.tradingbot.stack.plugins.module_utils import stack_health, stack_services, target
+from ansible_collections.tradingbot.stack.plugins.module_utils import (
+    container_failure,
+    stack_health,
+    stack_services,
+    target,
+)
 from ansible_collections.tradingbot.stack.plugins.module_utils.host_command import (
     build,
     clean,
@@ -251,6 +256,19 @@ def test_down_stops_stores_last_and_removes_nothing(host: Host) -> None:
 def test_what_compose_cannot_do_is_a_failure(host: Host, verb: str, fails: str) -> None:
     host.codes[fails] = 17
     assert do(verb, "redis") == 1
+
+
+def test_a_service_that_does_not_come_up_says_why(
+    host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.codes["up"] = 1
+    host.containers[1]["State"] |= {"Health": {"Status": "unhealthy", "Log": [{"ExitCode": 1, "Output": "no PONG"}]}}
+    monkeypatch.setattr(container_failure, "end_of_log", lambda identity: f"the log of {identity}")
+    assert do("up") == 1
+    said = capsys.readouterr().err
+    assert said.startswith("redis is not up.\nredis is running.\n")
+    assert "exit code 1 and said: no PONG\nThe end of its log:\nthe log of id-redis" in said
+    assert "postgres is not up" not in said
 
 
 @pytest.mark.parametrize("verb", ["up", "down", "restart", "logs"])
