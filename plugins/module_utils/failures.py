@@ -7,11 +7,11 @@ Runs on controller and host with nothing but Python's own library: the command `
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import os
 import re
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 MASK = "********"
@@ -31,7 +31,7 @@ _SHAPES = (
     (re.compile(r"\b(tb[a-z]_)[A-Za-z0-9_-]{16,}"), rf"\1{MASK}"),
 )
 SPACE = (
-    "`df -h` and `df -i` on the host show where; free it, or make it larger; `tradingbot clean` removes unused images"
+    "`df -h` and `df -i` show which; free space, or make it larger; `tradingbot clean` on a host removes unused images"
 )
 # What a text holds, what that means, and the fix.
 CAUSES: tuple[tuple[str, str, str], ...] = (
@@ -58,11 +58,6 @@ CAUSES: tuple[tuple[str, str, str], ...] = (
         "check the name and tag of the image",
     ),
     (
-        r"no such image|manifest unknown|pull access denied",
-        "the image is not to be had",
-        "check its name and tag, and that the host reaches the registry",
-    ),
-    (
         r"cannot connect to the docker daemon|is the docker daemon running",
         "the Docker engine does not answer",
         "`systemctl status docker` on the host says why",
@@ -79,7 +74,6 @@ EXIT_CODES = {
 }
 # What Ansible says of every failure.
 _WRAPPING = re.compile(r"^(?:(?:Task|Action|Module) failed: )*(?:Unknown error\.$|non-zero return code$)?")
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def known_secrets(values: Iterable[object]) -> set[str]:
@@ -123,7 +117,7 @@ def causes(text: str) -> list[str]:
 def described(text: str, secrets: Iterable[object] = ()) -> str:
     """Return *text* without secrets, with the fix of each cause that it shows."""
     plain = without_secrets(text, secrets)
-    return "\n".join([plain, *causes(plain)])
+    return "\n".join([plain, *(cause for cause in causes(plain) if cause not in plain)])
 
 
 def failure_text(result: Mapping[str, Any], secrets: Iterable[object] = ()) -> str:
@@ -145,10 +139,26 @@ def _parts(result: Mapping[str, Any], secrets: Iterable[object]) -> list[str]:
     return [part for part in parts if part]
 
 
-def disk_error(error: OSError, path: object = "") -> str:
-    """Return what, why and the fix of a write that failed for the file system; empty for another failure."""
-    if error.errno not in DISK_ERRORS:
-        return ""
-    where = error.filename or path or "a file"
-    told = os.strerror(error.errno or 0)
-    return f"{where} cannot be written: {told}. It is as before.\n" + "\n".join(causes(told))
+@contextlib.contextmanager
+def naming(path: object) -> Iterator[None]:
+    """Let an OSError of the body name *path*, and not a temporary file beside it, or none at all."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def os_error(error: OSError) -> tuple[str, str]:
+    """Return why the system has refused something, and the fix."""
+    told = os.strerror(error.errno) if error.errno else str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    for pattern, meaning, fix in CAUSES:
+        if re.search(pattern, told, re.IGNORECASE):
+            return f"{where}{told}, {meaning}", fix
+    return f"{where}{told}", f"look at it: `ls -ld {error.filename or '<folder>'}`"
+
+
+def os_error_text(error: OSError) -> str:
+    """Return the same as a sentence."""
+    return "{}. Fix: {}".format(*os_error(error))

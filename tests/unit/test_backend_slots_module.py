@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -141,6 +143,34 @@ def test_work_that_is_killed_is_told_apart_from_work_that_failed() -> None:
     assert "was killed: run the same again" in backend_slots.on_its_own(die)["msg"]
     assert backend_slots.on_its_own(fail)["msg"] == "KeyError('State')"
     assert backend_slots.on_its_own(lambda: {"changed": True}) == {"changed": True}
+
+
+FAILED = {"who": "tests", "about": {}, "keep": 5, "reason": "no such image", "release": "9.9", "state": "failed"}
+FAILED |= {"ready_timeout": 1, "settle_seconds": 1, "drain_timeout": 1}
+
+
+def test_on_a_full_disk_the_reason_is_not_lost_with_the_log(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(layout: records.Layout, _: Any) -> None:
+        raise OSError(errno.ENOSPC, "full", str(layout.log_file))
+
+    monkeypatch.setattr(backend_slots, "RUN_DIR", folder / "run")
+    monkeypatch.setattr(records, "append_log", full)
+    answer = backend_slots.on_its_own(lambda: backend_slots.change(FAILED, records.Layout(folder, SLOTS)))
+    assert answer["failed"]
+    assert answer["msg"].startswith("no such image\n")
+    assert f"{folder}/backend/deploys.jsonl: No space left on device, a file system is full. Fix:" in answer["msg"]
+
+
+def test_a_record_that_cannot_be_written_is_named_with_the_fix(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> tuple[int, str]:
+        raise OSError(errno.ENOSPC, "full", "a temporary file")
+
+    monkeypatch.setattr(backend_slots, "RUN_DIR", folder / "run")
+    monkeypatch.setattr(tempfile, "mkstemp", full)
+    asked = FAILED | {"state": "present", "about": {"version": "9.9"}}
+    answer = backend_slots.on_its_own(lambda: backend_slots.change(asked, records.Layout(folder, SLOTS)))
+    assert answer["failed"]
+    assert f"{folder}/backend/releases/9.9.json: No space left on device, a file system is full" in answer["msg"]
 
 
 CALLER = """

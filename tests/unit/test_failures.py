@@ -214,9 +214,31 @@ def test_of_a_loop_each_failure_is_told_once() -> None:
     assert failures.failure_text({"msg": "One or more items failed", "results": results}) == "no such file"
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
-def test_a_file_system_that_takes_nothing_is_named_with_the_fix(number: int) -> None:
-    said = failures.disk_error(OSError(number, os.strerror(number), "/opt/tradingbot/x"))
-    assert said.startswith(f"/opt/tradingbot/x cannot be written: {os.strerror(number)}.")
-    assert "That means: a" in said
-    assert failures.disk_error(OSError(errno.ENOENT, "gone", "/x")) == ""
+@pytest.mark.parametrize(
+    ("number", "meaning"),
+    [
+        (errno.ENOSPC, "a file system is full"),
+        (errno.EDQUOT, "a disk quota is used up"),
+        (errno.EROFS, "a file system is read-only"),
+    ],
+)
+def test_a_file_system_that_takes_nothing_is_named_with_the_fix(number: int, meaning: str) -> None:
+    with pytest.raises(OSError, match=os.strerror(number)) as refused, failures.naming("/opt/tradingbot/x"):
+        raise OSError(number, os.strerror(number), "/opt/tradingbot/.x.temporary")
+    why, fix = failures.os_error(refused.value)
+    assert why == f"/opt/tradingbot/x: {os.strerror(number)}, {meaning}"
+    assert fix
+    assert failures.os_error_text(refused.value) == f"{why}. Fix: {fix}"
+
+
+def test_another_refusal_of_the_system_is_named_too() -> None:
+    assert failures.os_error(PermissionError(errno.EACCES, "no", "/x")) == (
+        "/x: Permission denied",
+        "look at it: `ls -ld /x`",
+    )
+
+
+def test_a_cause_is_told_once() -> None:
+    once = failures.described("write: no space left on device")
+    assert once.count("That means: a file system is full") == 1
+    assert failures.described(once) == once

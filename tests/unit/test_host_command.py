@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -607,6 +608,24 @@ def test_clean_removes_nothing_unless_it_knows_what_is_needed(
 
 def written(host: Host) -> str:
     return (host.folder / "nginx/live/maintenance.conf").read_text()
+
+
+def test_maintenance_on_a_full_disk_is_refused_with_the_fix_and_nothing_changes(
+    host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = written(host)
+    monkeypatch.setattr(os, "fsync", full)
+    assert do("maintenance", "on") == 1
+    path = host.folder / "nginx/live/maintenance.conf"
+    said = capsys.readouterr().err
+    assert said.startswith(f"tradingbot: maintenance: {path}: No space left on device, a file system is full\n")
+    assert "Way out: `df -h`" in said
+    assert written(host) == before
+    assert [one.name for one in path.parent.iterdir() if one.name.startswith(".")] == []
+    assert host.ran == []
 
 
 def test_maintenance_is_written_and_applied(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
