@@ -63,6 +63,7 @@ CAUSES: tuple[tuple[str, str, str], ...] = (
         "`systemctl status docker` on the host says why",
     ),
 )
+_PROGRESS = re.compile(r"\s*(Container|Network|Volume|Image) \S+\s+(?!Error)[A-Z]\w+\s*$")
 # What PostgreSQL, a shell and Docker end with, beside a program's own codes.
 EXIT_CODES = {
     125: "Docker could not run it",
@@ -100,9 +101,10 @@ def without_secrets(text: str, values: Iterable[object] = ()) -> str:
 
 
 def end_of(text: str, lines: int = MOST_LINES, characters: int = MOST_CHARACTERS) -> str:
-    """Return the last lines of *text*, without blank ones and colours of a terminal."""
+    """Return the last lines of *text*, without blank ones, colours of a terminal, and Compose's progress."""
     plain = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
-    return "\n".join([line.rstrip() for line in plain.splitlines() if line.strip()][-lines:])[-characters:]
+    said = [line.rstrip() for line in plain.splitlines() if line.strip() and not _PROGRESS.match(line)]
+    return "\n".join(said[-lines:])[-characters:]
 
 
 def causes(text: str) -> list[str]:

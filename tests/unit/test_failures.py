@@ -209,6 +209,16 @@ def test_what_a_task_says_is_bounded_and_free_of_its_arguments() -> None:
     assert "hidden" not in said
 
 
+def test_the_progress_of_compose_is_left_out() -> None:
+    progress = "".join(
+        f" Container tradingbot-redis-1  {word}\n" for word in ("Recreate", "Started", "Waiting", "Stopping")
+    )
+    assert failures.end_of(f"{progress}container tradingbot-redis-1 is unhealthy") == (
+        "container tradingbot-redis-1 is unhealthy"
+    )
+    assert failures.end_of(" Container tradingbot-redis-1  Error") == " Container tradingbot-redis-1  Error"
+
+
 def test_of_a_loop_each_failure_is_told_once() -> None:
     results = [{"failed": True, "msg": "no such file"}, {"failed": True, "msg": "no such file"}, {"msg": "fine"}]
     assert failures.failure_text({"msg": "One or more items failed", "results": results}) == "no such file"
