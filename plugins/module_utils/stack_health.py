@@ -168,7 +168,7 @@ def last_line(text: str) -> str:
 
 def host_state(settings: Settings, found: list[dict[str, Any]], root: Path = target.ROOT) -> dict[str, Any]:
     """Return the host's disks (each file system once), those of the containers' volumes, memory and clock."""
-    paths = [settings.project_dir, target.docker_root(settings.socket)]
+    paths = [settings.project_dir, *target.docker_roots(settings.socket)]
     return {
         "disks": disks(paths),
         "volumes": stack_volumes.look(found, paths, root),

@@ -174,7 +174,7 @@ from ansible_collections.tradingbot.stack.plugins.module_utils.slots_engine impo
 from ansible_collections.tradingbot.stack.plugins.module_utils.slots_switch import FAILURES, READY, Change, Limits
 from ansible_collections.tradingbot.stack.plugins.module_utils.target import (
     docker_get,
-    docker_root,
+    docker_roots,
     free_mb,
     memory_available_mb,
 )
@@ -224,7 +224,7 @@ def looked(layout: records.Layout, image: str = "") -> dict[str, Any]:
         "ready": known and Engine(layout).request(active, "GET", READY)[0] == 200,
         "image": docker_get(f"/images/{image}/json") if image else None,
         "memory_available_mb": memory_available_mb(),
-        "disk_free_mb": free_mb(docker_root()),
+        "disk_free_mb": min(free_mb(root) for root in docker_roots()),
     }
 
 

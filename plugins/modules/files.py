@@ -158,8 +158,9 @@ def below(module: AnsibleModule, name: str) -> Path:
 def ensure_folder(module: AnsibleModule, wanted: dict[str, Any]) -> list[str]:
     """Make a folder and what is missing above it; return the paths that changed."""
     path = below(module, wanted["path"])
-    if path.exists() and not path.is_dir():
-        module.fail_json(msg=f"{path} is there and is no folder")
+    nearest = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not nearest.is_dir():
+        module.fail_json(msg=f"{nearest} is there and is no folder")
     missing = [folder for folder in reversed([path, *path.parents]) if not folder.exists()]
     for folder in missing:
         if not module.check_mode:
@@ -183,7 +184,7 @@ def ensure_file(module: AnsibleModule, name: str, content: str) -> tuple[list[st
     place = os.path.join(module.params["files_in"], name)
     path = below(module, place)
     attributes = {"mode": module.params["modes"].get(name)}
-    made = [] if path.parent.exists() else ensure_folder(module, {"path": os.path.dirname(place), "mode": "0755"})
+    made = [] if path.parent.is_dir() else ensure_folder(module, {"path": os.path.dirname(place), "mode": "0755"})
     if path.is_dir():
         module.fail_json(msg=f"{path} is a folder and should be a file")
     new = content.encode()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.tradingbot.stack.plugins.module_utils import slots_engine
+from ansible_collections.tradingbot.stack.plugins.module_utils import slots_engine, target
 from ansible_collections.tradingbot.stack.plugins.module_utils import slots_record as records
 from ansible_collections.tradingbot.stack.plugins.modules import backend_slots
 
@@ -102,17 +102,25 @@ def test_a_dry_run_of_a_rollback_asks_the_schema(
         assert backend_slots.foretold(asked, layout)["changed"]
 
 
-def test_room_is_looked_for_where_the_engine_keeps_its_images(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-
-    def free(path: str) -> int:
-        asked.append(path)
-        return 17
-
-    monkeypatch.setattr(backend_slots, "docker_root", lambda: "/data/docker")
-    monkeypatch.setattr(backend_slots, "free_mb", free)
+@pytest.mark.parametrize(
+    ("info", "roots"),
+    [
+        (None, ["/var/lib/docker"]),
+        ({"DockerRootDir": "/data/docker", "DriverStatus": [["Backing Filesystem", "extfs"]]}, ["/data/docker"]),
+        (
+            {"DockerRootDir": "/data/docker", "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]},
+            ["/data/docker", "/var/lib/containerd"],
+        ),
+    ],
+)
+def test_room_is_looked_for_where_the_engine_keeps_its_images(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, info: dict[str, Any] | None, roots: list[str]
+) -> None:
+    free = {root: 17 + number for number, root in enumerate(reversed(roots))}
+    monkeypatch.setattr(target, "docker_get", lambda resource, *_, **__: info if resource == "/info" else None)
+    monkeypatch.setattr(backend_slots, "free_mb", free.pop)
     assert backend_slots.looked(records.Layout(folder, SLOTS))["disk_free_mb"] == 17
-    assert asked == ["/data/docker"]
+    assert free == {}
 
 
 def test_a_failure_before_the_slots_is_logged_and_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,3 +209,12 @@ def test_a_full_disk_is_named_with_the_file_and_the_fix_and_leaves_the_file(base
     assert said.startswith(f"{path}: No space left on device, a file system is full. Fix: `df -h`")
     assert path.read_text() == "port 6379\n"
     assert [one.name for one in path.parent.iterdir()] == ["redis.conf"]
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("wanted", [{"folders": [{"path": "a/b/c"}]}, {"files": {"a/b/c": ""}}, {"files": {"a/c": ""}}])
+def test_a_file_in_the_place_of_a_folder_is_refused_also_in_check_mode(
+    base: Path, check: bool, wanted: dict[str, Any]
+) -> None:
+    call(base, files={"a": "a file"})
+    assert call(base, ok=False, check=check, **wanted)["msg"] == f"{base}/a is there and is no folder"
