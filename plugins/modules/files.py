@@ -175,7 +175,7 @@ def validate(module: AnsibleModule, path: Path, command: str, temporary: str) ->
     """Fail unless *command* accepts the new contents of *path*."""
     code, out, error = module.run_command(command.replace("%s", temporary))
     if code != 0:
-        said = (error or out).replace(temporary, str(path)).strip()
+        said = failures.described((error or out).replace(temporary, str(path)).strip())
         module.fail_json(msg=f"{path} stays as it is, because its new contents are not valid: {said}")
 
 
