@@ -252,3 +252,15 @@ def test_a_cause_is_told_once() -> None:
     once = failures.described("write: no space left on device")
     assert once.count("That means: a file system is full") == 1
     assert failures.described(once) == once
+
+
+def test_a_certificate_that_cannot_be_read_is_reported_with_the_reason(tmp_path: Path) -> None:
+    tasks: list[dict[str, Any]] = [
+        {"ansible.builtin.include_role": {"name": "tradingbot.stack.nginx", "tasks_from": "preflight"}},
+        {"ansible.builtin.fail": {"msg": "{{ __nginx_problems | map(attribute='why') | join('\n') }}"}},
+    ]
+    given = {"nginx_tls_mode": "provided", "nginx_server_names": ["bot.example.com"], "nginx_tls_certificate": "no PEM"}
+    given |= {"nginx_tls_private_key": "{{ postgres_password }}", "nginx_environment": "development"}
+    said = play(tmp_path, tasks, {"host": ""}, **given, nginx_upstreams={"backend-blue": "172.20.255.251:8001"})["host"]
+    assert said.startswith("one of them is missing, empty, or not a readable, unencrypted PEM text: ")
+    assert "x509_certificate_info" in said
