@@ -104,7 +104,9 @@ def end_of(text: str, lines: int = MOST_LINES, characters: int = MOST_CHARACTERS
     """Return the last lines of *text*, without blank ones, colours of a terminal, and Compose's progress."""
     plain = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
     said = [line.rstrip() for line in plain.splitlines() if line.strip() and not _PROGRESS.match(line)]
-    return "\n".join(said[-lines:])[-characters:]
+    end = "\n".join(said[-lines:])
+    # Whole lines, but for one that is too long alone.
+    return end if len(end) <= characters else end[-characters:].partition("\n")[2] or end[-characters:]
 
 
 def causes(text: str) -> list[str]:

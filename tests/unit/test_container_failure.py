@@ -91,6 +91,11 @@ def test_it_says_why_and_what_to_do(
     assert [words for words in said if words not in text] == [], text
 
 
+def test_a_check_that_went_well_before_the_end_is_not_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {"Status": "unhealthy", "Log": [{"ExitCode": 0, "Output": "PONG"}]}
+    assert "PONG" not in ask(tmp_path, monkeypatch, container(ExitCode=128, Health=before))
+
+
 def test_a_healthy_check_is_not_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     healthy = {"Status": "healthy", "Log": [{"ExitCode": 0, "Output": "PONG"}]}
     text = ask(tmp_path, monkeypatch, container(Status="running", Running=True, Health=healthy))

@@ -219,6 +219,11 @@ def test_the_progress_of_compose_is_left_out() -> None:
     assert failures.end_of(" Container tradingbot-redis-1  Error") == " Container tradingbot-redis-1  Error"
 
 
+def test_the_end_has_whole_lines() -> None:
+    assert failures.end_of("first line\nsecond line\n", characters=15) == "second line"
+    assert failures.end_of("one long line", characters=4) == "line"
+
+
 def test_of_a_loop_each_failure_is_told_once() -> None:
     results = [{"failed": True, "msg": "no such file"}, {"failed": True, "msg": "no such file"}, {"msg": "fine"}]
     assert failures.failure_text({"msg": "One or more items failed", "results": results}) == "no such file"
