@@ -16,6 +16,7 @@ from ansible import constants
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.parsing.vault import VaultLib, VaultSecret, is_encrypted, match_encrypt_secret
 from ansible.plugins.action import ActionBase
+from ansible_collections.tradingbot.stack.plugins.module_utils import failures
 from ansible_collections.tradingbot.stack.plugins.plugin_utils import secrets as rules
 from ansible_collections.tradingbot.stack.plugins.plugin_utils import vault as vaults
 
@@ -116,7 +117,8 @@ class ActionModule(ActionBase):
         try:
             result.update(self._ensure(path, args["secrets"]))
         except OSError as error:
-            raise AnsibleActionFail(f"{error.strerror}: {error.filename or path}") from None
+            error.filename = error.filename or path
+            raise AnsibleActionFail(failures.os_error_text(error)) from None
         result["_ansible_verbose_always"] = True
         return result
 

@@ -13,8 +13,8 @@ import urllib.parse
 from pathlib import Path
 from typing import NamedTuple
 
+from ansible_collections.tradingbot.stack.plugins.module_utils import container_failure, failures, target
 from ansible_collections.tradingbot.stack.plugins.module_utils import slots_record as records
-from ansible_collections.tradingbot.stack.plugins.module_utils import target
 
 PORT = 8001
 ESTABLISHED = "01"
@@ -57,8 +57,8 @@ class Engine:
         command = ("docker", "compose", *arguments)
         done = self._run(*command)
         if done.returncode != 0:
-            said = (done.stderr or done.stdout).strip().splitlines()[-8:]
-            raise records.SlotError(f"`{' '.join(command)}` failed: " + "\n".join(said))
+            said = failures.described(failures.end_of(done.stderr or done.stdout, lines=8))
+            raise records.SlotError(f"`{' '.join(command)}` failed: {said}")
         return done.stdout
 
     def up(self, *services: str) -> None:
@@ -101,11 +101,9 @@ class Engine:
             raise records.SlotError("the Docker engine does not answer: `systemctl status docker` on the host")
         return str(found[0]["Id"]) if found else ""
 
-    def logs(self, service: str, lines: int = 20) -> str:
-        """Return the end of a service's log."""
-        done = self._run("docker", "compose", "logs", "--no-color", "--no-log-prefix", "--tail", str(lines), service)
-        # Compose 2.26 writes sequences for a terminal, whatever it is told.
-        return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", done.stdout + done.stderr).strip()
+    def why(self, service: str) -> str:
+        """Return what the engine says of a service that is not well, and the end of its log."""
+        return container_failure.why(service, self._layout.project_dir)
 
     def request(self, slot: str, method: str, path: str, body: str | None = None) -> tuple[int, str]:
         """Send a request to a slot; return the status and the text of the answer, 0 and the reason without one."""

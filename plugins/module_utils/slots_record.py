@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.tradingbot.stack.plugins.module_utils import failures
+
 NETWORK = "tradingbot-network"
 
 
@@ -91,6 +93,12 @@ def write(path: Path, text: str, mode: int = 0o644) -> bool:
     """Replace *path* in one step, unless it holds *text* already; tell whether it was replaced."""
     if path.exists() and path.read_text() == text:
         return False
+    with failures.naming(path):
+        _replace(path, text, mode)
+    return True
+
+
+def _replace(path: Path, text: str, mode: int) -> None:
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "w") as file:
@@ -102,7 +110,6 @@ def write(path: Path, text: str, mode: int = 0o644) -> bool:
     except BaseException:
         os.unlink(temporary)
         raise
-    return True
 
 
 def read_record(layout: Layout) -> Record:
@@ -214,8 +221,9 @@ def choose(layout: Layout, record: Record, wanted: str) -> str:
 def append_log(layout: Layout, entry: dict[str, Any]) -> None:
     """Add a line to the deploy log."""
     # Reasons quote the end of a container's log: for root alone.
-    handle = os.open(layout.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    with os.fdopen(handle, "a") as file:
-        file.write(json.dumps(entry) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    with failures.naming(layout.log_file):
+        handle = os.open(layout.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(handle, "a") as file:
+            file.write(json.dumps(entry) + "\n")
+            file.flush()
+            os.fsync(file.fileno())

@@ -63,7 +63,7 @@ class Host(Protocol):
     def start_container(self, service: str) -> None: ...
     def remove_container(self, service: str) -> None: ...
     def state(self, service: str) -> State | None: ...
-    def logs(self, service: str, lines: int = 20) -> str: ...
+    def why(self, service: str) -> str: ...
     def request(self, slot: str, method: str, path: str, body: str | None = None) -> tuple[int, str]: ...
     def worker_is_healthy(self) -> bool: ...
     def oldest_schema_user(self, release: str) -> str | None: ...
@@ -344,7 +344,7 @@ class Change:
             else:
                 self._sleep(0.2)
                 continue
-            raise SlotError(f"{service} {why}. The end of its log:\n{self._host.logs(service)}")
+            raise SlotError(f"{service} {why}.\n{self._host.why(service)}")
 
     def _drain(self, slots: list[str], watched: str | None = None, worker: Future[None] | None = None) -> None:
         """Wait until the web server has no request in these slots and *worker* is done, while *watched* stays ready."""
@@ -370,17 +370,15 @@ class Change:
             self._sleep(0.2)
         service = service_of(slot)
         raise SlotError(
-            f"{service} stopped being ready when it got the requests ({status}: {text[:300]})."
-            f" The end of its log:\n{self._host.logs(service)}"
+            f"{service} stopped being ready when it got the requests ({status}: {text[:300]}).\n"
+            + self._host.why(service)
         )
 
     def _verify(self, slot: str) -> None:
         self._still_serves(slot)
         state = self._host.state(service_of(slot))
         if state is None or not state.running or state.restarts > 0:
-            raise SlotError(
-                f"{service_of(slot)} does not stay up. The end of its log:\n{self._host.logs(service_of(slot))}"
-            )
+            raise SlotError(f"{service_of(slot)} does not stay up.\n{self._host.why(service_of(slot))}")
 
     def _hand_over(self, release: str | None) -> None:
         """Stop the worker, which finishes the signal in hand, and start it with another release."""
@@ -405,7 +403,7 @@ class Change:
             state = self._host.state("worker")
             fell_over = state is not None and state.restarts >= MOST_RESTARTS
             if fell_over or self._clock() - began > self._limits.ready:
-                raise SlotError(f"the worker does not get healthy. The end of its log:\n{self._host.logs('worker')}")
+                raise SlotError(f"the worker does not get healthy.\n{self._host.why('worker')}")
             self._sleep(0.2)
 
     def _drop(self, slots: list[str]) -> None:

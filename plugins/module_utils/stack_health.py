@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import stack_services, target
+from . import failures, stack_services, stack_volumes, target
 from .stack_services import Problem, problem
 
 # What is still well.
@@ -78,7 +78,8 @@ def look(settings: Settings) -> dict[str, Any]:
     with ThreadPoolExecutor(max_workers=8) as pool:
         ask = pool.submit
         services = ask(stack_services.describe_all, found or [], settings.socket)
-        host = ask(host_state, settings)
+        host = ask(host_state, settings, found or [])
+        writes = ask(database_writes, by_service.get("postgres"), settings)
         status = (
             ask(backend_status, by_service.get("worker"), settings.timeout) if "worker" in settings.services else None
         )
@@ -92,6 +93,7 @@ def look(settings: Settings) -> dict[str, Any]:
             "services": services.result(),
             "slots": {"active": slots.active, "releases": slots.releases, "worker": slots.worker, "lock": lock},
             "host": host.result(),
+            "database_error": writes.result(),
             "status": _result(status),
             "web": _result(web),
             "readiness": _result(ready),
@@ -111,11 +113,14 @@ def look(settings: Settings) -> dict[str, Any]:
         if "backend" in settings.services:
             problems += stack_services.slot_problems(slots, report["services"], lock)
         running = {row["service"] for row in report["services"] if row["running"]}
+        problems += stack_volumes.database_problems(report["database_error"])
         problems += status_problems(report["status"], settings) if "worker" in running else []
         problems += readiness_problems(report["readiness"]) if slots.service in running else []
         problems += web_problems(report["web"]) if "nginx" in running else []
         problems += proxy_problems(report["proxy"], slots, folder) if "nginx" in running else []
     problems += host_problems(report["host"], settings)
+    least = float(settings.limit("disk_free_percent"))
+    problems += stack_volumes.volume_problems(report["host"]["volumes"], least)
     problems += certificate_problems(report["tls"], int(settings.limit("tls_days")))
     problems += backup_problems(report["backup"], float(settings.limit("backup_max_hours")))
     report["healthy"] = not problems
@@ -148,6 +153,10 @@ def run(command: list[str], timeout: float) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+def _first_line(text: str) -> str:
+    return last_line(next((line for line in text.splitlines() if line.strip()), ""))
+
+
 def last_line(text: str) -> str:
     """Return the last line that says something."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -157,33 +166,32 @@ def last_line(text: str) -> str:
 # The host.
 
 
-def host_state(settings: Settings, root: Path = target.ROOT) -> dict[str, Any]:
-    """Return the host's disks (each file system once), memory and clock."""
-    data = target.docker_root(settings.socket)
+def host_state(settings: Settings, found: list[dict[str, Any]], root: Path = target.ROOT) -> dict[str, Any]:
+    """Return the host's disks (each file system once), those of the containers' volumes, memory and clock."""
+    paths = [settings.project_dir, *target.docker_roots(settings.socket)]
     return {
-        "disks": disks([settings.project_dir, data]),
+        "disks": disks(paths),
+        "volumes": stack_volumes.look(found, paths, root),
         "memory": memory(root),
         "clock": clock(settings.controller_time),
     }
+
+
+def database_writes(container: dict[str, Any] | None, settings: Settings) -> str:
+    """Return why PostgreSQL does not write; empty when it does, does not run, or is not of this host."""
+    if "postgres" not in settings.services or not ((container or {}).get("State") or {}).get("Running"):
+        return ""
+    code, out, err = run(["docker", "exec", (container or {})["Id"], *stack_volumes.DATABASE], settings.timeout)
+    return failures.without_secrets(_first_line(err or out)) if code else ""
 
 
 def disks(paths: list[str]) -> list[dict[str, Any]]:
     """Return the space at each path; paths on one file system count once."""
     found: dict[int, dict[str, Any]] = {}
     for path in paths:
-        there = target.existing_parent(path)
-        stats = os.statvfs(there)
-        # As df counts: root's reserve is neither free nor in use.
-        total = stats.f_blocks - stats.f_bfree + stats.f_bavail
-        found.setdefault(
-            os.stat(there).st_dev,
-            {
-                "path": path,
-                "free_mb": stats.f_bavail * stats.f_frsize >> 20,
-                "free_percent": round(100 * stats.f_bavail / total, 1) if total else 0.0,
-                "free_inodes_percent": round(100 * stats.f_favail / stats.f_files, 1) if stats.f_files else 100.0,
-            },
-        )
+        here = stack_volumes.file_system(target.existing_parent(path))
+        del here["inode"]
+        found.setdefault(here.pop("device"), {"path": path, **here})
     return list(found.values())
 
 

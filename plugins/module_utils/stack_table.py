@@ -68,7 +68,7 @@ def full_text(report: dict[str, Any]) -> str:
 def _facts(report: dict[str, Any]) -> list[list[str]]:
     host, slots = report["host"], report["slots"]
     rows = [
-        ["disk", "; ".join(f"{d['path']}: {_size(d['free_mb'])} free ({d['free_percent']:g}%)" for d in host["disks"])],
+        ["disk", "; ".join(_disks(host))],
         ["memory", f"{_size(host['memory']['available_mb'])} available ({host['memory']['available_percent']:g}%)"],
         ["clock", _clock(host["clock"])],
         [
@@ -113,6 +113,12 @@ def _status(status: dict[str, Any]) -> list[list[str]]:
         ["schema", f"{schema.get('current') or 'none'}, {state}"],
         ["queue", f"{queue['depth']} waiting{waits}"],
     ]
+
+
+def _disks(host: dict[str, Any]) -> list[str]:
+    named = [(disk["path"], disk) for disk in host["disks"]]
+    named += [(volume["mounts"][0]["what"], volume) for volume in host["volumes"] if volume["own"]]
+    return [f"{name}: {_size(disk['free_mb'])} free ({disk['free_percent']:g}%)" for name, disk in named]
 
 
 def _clock(clock: dict[str, Any]) -> str:

@@ -22,6 +22,8 @@ ROOT = Path("/")
 LISTEN = "0A"
 DOCKER_SOCKET = "/run/docker.sock"
 DOCKER_ROOT = "/var/lib/docker"
+CONTAINERD_ROOT = "/var/lib/containerd"
+CONTAINERD_STORE = "io.containerd.snapshotter.v1"
 
 
 class Listener(NamedTuple):
@@ -183,10 +185,15 @@ def docker_get(resource: str, path: str = DOCKER_SOCKET, timeout: float = 5.0) -
         connection.close()
 
 
-def docker_root(path: str = DOCKER_SOCKET) -> str:
-    """Return the folder in which the engine keeps images and volumes, or would, when none answers."""
-    told = docker_get("/info", path)
-    return str((told or {}).get("DockerRootDir") or DOCKER_ROOT)
+def docker_roots(path: str = DOCKER_SOCKET) -> list[str]:
+    """Return the folders in which the engine keeps volumes and images, or would, when none answers.
+
+    With the containerd image store (the driver's type), images are in a folder of containerd's.
+    """
+    told = docker_get("/info", path) or {}
+    roots = [str(told.get("DockerRootDir") or DOCKER_ROOT)]
+    driver = dict(pair for pair in told.get("DriverStatus") or [] if len(pair) == 2)
+    return roots + ([CONTAINERD_ROOT] if driver.get("driver-type") == CONTAINERD_STORE else [])
 
 
 def resolves(name: str) -> bool:

@@ -168,12 +168,13 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.tradingbot.stack.plugins.module_utils import failures
 from ansible_collections.tradingbot.stack.plugins.module_utils import slots_record as records
 from ansible_collections.tradingbot.stack.plugins.module_utils.slots_engine import Engine
 from ansible_collections.tradingbot.stack.plugins.module_utils.slots_switch import FAILURES, READY, Change, Limits
 from ansible_collections.tradingbot.stack.plugins.module_utils.target import (
     docker_get,
-    docker_root,
+    docker_roots,
     free_mb,
     memory_available_mb,
 )
@@ -223,7 +224,7 @@ def looked(layout: records.Layout, image: str = "") -> dict[str, Any]:
         "ready": known and Engine(layout).request(active, "GET", READY)[0] == 200,
         "image": docker_get(f"/images/{image}/json") if image else None,
         "memory_available_mb": memory_available_mb(),
-        "disk_free_mb": free_mb(docker_root()),
+        "disk_free_mb": min(free_mb(root) for root in docker_roots()),
     }
 
 
@@ -259,6 +260,13 @@ def mark_used(layout: records.Layout, release: str | None, again: bool = False) 
         records.write_release(layout, release, {"used": time.time()})
 
 
+def explained(error: Exception) -> str:
+    """Return what went wrong for people, with the fix where the cause is known."""
+    if isinstance(error, OSError):
+        return failures.os_error_text(error)
+    return failures.described(str(error) if isinstance(error, records.SlotError) else repr(error))
+
+
 def on_its_own(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Do *work* in a process and session of its own, and return its result.
 
@@ -282,7 +290,7 @@ def on_its_own(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         result = work()
     except Exception as error:  # noqa: BLE001 - nobody but the parent can say what it was
-        result = {"failed": True, "msg": str(error) if isinstance(error, records.SlotError) else repr(error)}
+        result = {"failed": True, "msg": explained(error)}
     with contextlib.suppress(BrokenPipeError), os.fdopen(write_end, "w") as pipe:
         json.dump(result, pipe)
     os._exit(0)
@@ -311,7 +319,7 @@ def changed_slots(asked: dict[str, Any], layout: records.Layout) -> dict[str, An
         wanted = wanted_release(asked, layout, work)
         changed = work.run(wanted, force=asked["state"] == "restarted") or settled
     except FAILURES as error:
-        failure = str(error) if isinstance(error, records.SlotError) else f"{type(error).__name__}: {error}"
+        failure = explained(error)
     after = facts(layout)
     result = {"from": before["release"], "changed": changed, "steps": work.steps} | after
     result["settled"] = before["settled"]
@@ -328,7 +336,11 @@ def changed_slots(asked: dict[str, Any], layout: records.Layout) -> dict[str, An
             "reason": failure,
             "steps": work.steps,
         }
-        records.append_log(layout, entry)
+        try:
+            records.append_log(layout, entry)
+        except OSError as error:
+            # Not in the place of the reason, which is the same full disk as likely as not.
+            failure = f"{failure or 'the change was made, and its line in the deploy log was not'}\n{explained(error)}"
     if failure:
         # Ansible prints all of it, so only what helps.
         return {"failed": True, "msg": failure, "changed": bool(work.steps), "steps": work.steps}
@@ -373,7 +385,7 @@ def main() -> None:
         if module.check_mode:
             module.exit_json(**foretold(asked, layout))
     except FAILURES as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=explained(error))
     result = on_its_own(lambda: change(asked, layout))
     if result.pop("failed", False):
         module.fail_json(**result)

@@ -95,6 +95,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.tradingbot.stack.plugins.module_utils import failures
 
 PATH = Path("/run/tradingbot/deploy.lock")
 
@@ -119,6 +120,32 @@ def decide(holder: dict[str, Any] | None, asked: dict[str, Any], now: float) -> 
     return {"held": False, "holder": holder}
 
 
+def ask(asked: dict[str, Any], check: bool) -> tuple[float, dict[str, Any]]:
+    """Take the lock, or give it back, unless *check*; return the host's time, and what came of it. Raises OSError."""
+    with failures.naming(PATH):
+        PATH.parent.mkdir(mode=0o700, exist_ok=True)
+        with os.fdopen(os.open(PATH, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            holder = read(file.read())
+            now = time.time()
+            if asked["state"] == "held":
+                result = decide(holder, asked, now)
+                content = asked["holder"] | {
+                    "purpose": asked["purpose"],
+                    "since": now,
+                    "valid_seconds": asked["valid_seconds"],
+                }
+                write = result["held"] and (holder is None or holder["id"] != asked["holder"]["id"])
+            else:
+                result, content = {"held": False}, None
+                write = holder is not None and holder["id"] == asked["holder"]["id"]
+            if write and not check:
+                file.seek(0)
+                file.truncate()
+                file.write(json.dumps(content) if content else "")
+    return now, result
+
+
 def main() -> None:
     """Take the lock, or give it back."""
     module = AnsibleModule(
@@ -136,26 +163,10 @@ def main() -> None:
     asked = module.params
     if not asked["holder"].get("id"):
         module.fail_json(msg="deploy_lock needs its action plugin, which says who asks: call it as a task of a play")
-    PATH.parent.mkdir(mode=0o700, exist_ok=True)
-    with os.fdopen(os.open(PATH, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        holder = read(file.read())
-        now = time.time()
-        if asked["state"] == "held":
-            result = decide(holder, asked, now)
-            content = asked["holder"] | {
-                "purpose": asked["purpose"],
-                "since": now,
-                "valid_seconds": asked["valid_seconds"],
-            }
-            write = result["held"] and (holder is None or holder["id"] != asked["holder"]["id"])
-        else:
-            result, content = {"held": False}, None
-            write = holder is not None and holder["id"] == asked["holder"]["id"]
-        if write and not module.check_mode:
-            file.seek(0)
-            file.truncate()
-            file.write(json.dumps(content) if content else "")
+    try:
+        now, result = ask(asked, module.check_mode)
+    except OSError as error:
+        module.fail_json(msg=f"the deploy lock cannot be held. {failures.os_error_text(error)}")
     module.exit_json(changed=False, now=now, **result)
 
 

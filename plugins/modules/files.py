@@ -135,6 +135,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.tradingbot.stack.plugins.module_utils import failures
 
 
 def ensure_attributes(module: AnsibleModule, path: Path, wanted: dict[str, Any], changed: bool) -> bool:
@@ -157,8 +158,9 @@ def below(module: AnsibleModule, name: str) -> Path:
 def ensure_folder(module: AnsibleModule, wanted: dict[str, Any]) -> list[str]:
     """Make a folder and what is missing above it; return the paths that changed."""
     path = below(module, wanted["path"])
-    if path.exists() and not path.is_dir():
-        module.fail_json(msg=f"{path} is there and is no folder")
+    nearest = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not nearest.is_dir():
+        module.fail_json(msg=f"{nearest} is there and is no folder")
     missing = [folder for folder in reversed([path, *path.parents]) if not folder.exists()]
     for folder in missing:
         if not module.check_mode:
@@ -173,7 +175,7 @@ def validate(module: AnsibleModule, path: Path, command: str, temporary: str) ->
     """Fail unless *command* accepts the new contents of *path*."""
     code, out, error = module.run_command(command.replace("%s", temporary))
     if code != 0:
-        said = (error or out).replace(temporary, str(path)).strip()
+        said = failures.described((error or out).replace(temporary, str(path)).strip())
         module.fail_json(msg=f"{path} stays as it is, because its new contents are not valid: {said}")
 
 
@@ -182,17 +184,18 @@ def ensure_file(module: AnsibleModule, name: str, content: str) -> tuple[list[st
     place = os.path.join(module.params["files_in"], name)
     path = below(module, place)
     attributes = {"mode": module.params["modes"].get(name)}
-    made = [] if path.parent.exists() else ensure_folder(module, {"path": os.path.dirname(place), "mode": "0755"})
+    made = [] if path.parent.is_dir() else ensure_folder(module, {"path": os.path.dirname(place), "mode": "0755"})
     if path.is_dir():
         module.fail_json(msg=f"{path} is a folder and should be a file")
     new = content.encode()
     old = path.read_bytes() if path.exists() else b""
     differs = not path.exists() or (module.params["force"] and new != old)
     if differs and not module.check_mode:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-        module.add_cleanup_file(temporary)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(new)
+        with failures.naming(path):
+            descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+            module.add_cleanup_file(temporary)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(new)
         if name in module.params["validate"]:
             validate(module, path, module.params["validate"][name], temporary)
         # Nobody else can read the new file before it has its owner and mode.
@@ -206,6 +209,18 @@ def ensure_file(module: AnsibleModule, name: str, content: str) -> tuple[list[st
         "after_header": str(path),
     }
     return made + ([str(path)] if changed else []), difference if differs else None
+
+
+def ensure_all(module: AnsibleModule) -> tuple[list[str], list[dict[str, str]]]:
+    """Make the folders, then the files; return the paths that changed, and how the files differ."""
+    paths = [path for wanted in module.params["folders"] for path in ensure_folder(module, wanted)]
+    differences = []
+    for name, content in module.params["files"].items():
+        changed, difference = ensure_file(module, name, str(content))
+        paths += changed
+        if difference and module._diff:
+            differences.append(difference)
+    return paths, differences
 
 
 def main() -> None:
@@ -237,13 +252,10 @@ def main() -> None:
     files = [os.path.join(module.params["files_in"], name) for name in module.params["files"]]
     for name in [wanted["path"] for wanted in module.params["folders"]] + files:
         below(module, name)
-    paths = [path for wanted in module.params["folders"] for path in ensure_folder(module, wanted)]
-    differences = []
-    for name, content in module.params["files"].items():
-        changed, difference = ensure_file(module, name, str(content))
-        paths += changed
-        if difference and module._diff:
-            differences.append(difference)
+    try:
+        paths, differences = ensure_all(module)
+    except OSError as error:
+        module.fail_json(msg=failures.os_error_text(error))
     module.exit_json(changed=bool(paths), paths=paths, diff=differences)
 
 

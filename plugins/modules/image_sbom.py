@@ -61,6 +61,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.tradingbot.stack.plugins.module_utils import failures
 
 # Runs in the image, so it knows nothing of this collection.
 PROBE = r"""
@@ -181,7 +182,9 @@ def asked(module: AnsibleModule, command: list[str], what: str, data: str | None
     """Return the JSON that *command* prints; end the module when it does not."""
     status, output, errors = module.run_command(command, data=data, binary_data=True)
     if status != 0:
-        module.fail_json(msg=f"Cannot {what} {module.params['image']}: {errors.strip() or f'exit code {status}'}")
+        module.fail_json(
+            msg=f"Cannot {what} {module.params['image']}: {failures.described(errors.strip() or f'exit code {status}')}"
+        )
     try:
         return json.loads(output)
     except ValueError:

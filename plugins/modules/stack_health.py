@@ -208,11 +208,26 @@ slots:
   returned: always
   type: dict
 host:
-  description: C(disks), C(memory) and C(clock) of the host.
+  description:
+    - C(disks), C(memory) and C(clock) of the host; and in C(volumes) each file system that the containers have mounted,
+      with its C(mounts), what is free, whether it is another one than those of C(disks) (C(own)), and the C(error) of
+      a write, which is tried with a file that gets no name.
   returned: always
   type: dict
   sample:
     disks: [{path: /opt/tradingbot, free_mb: 20480, free_percent: 51.2, free_inodes_percent: 93.0}]
+    volumes:
+      - own: true
+        free_mb: 512
+        free_percent: 25.1
+        free_inodes_percent: 99.0
+        mounts:
+          - what: volume tradingbot_postgres_data
+            service: postgres
+            path: /var/lib/postgresql/data
+            source: /var/lib/docker/volumes/tradingbot_postgres_data/_data
+            writable: true
+        error: ""
     memory: {total_mb: 3915, available_mb: 2410, available_percent: 61.6}
     clock: {synchronised: true, offset_seconds: 0.4}
 tls:
@@ -239,6 +254,10 @@ backup:
   description: C(path) of the newest backup, and its age in C(hours); null when there is none.
   returned: always
   type: dict
+database_error:
+  description: Why PostgreSQL does not write, as a statement that is rolled back has found; empty when it does.
+  returned: always
+  type: str
 web:
   description: What the backend's health answers through the web server's published port, C(status) 200 being well.
   returned: always

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.tradingbot.stack.plugins.module_utils import slots_engine
+from ansible_collections.tradingbot.stack.plugins.module_utils import slots_engine, target
 from ansible_collections.tradingbot.stack.plugins.module_utils import slots_record as records
 from ansible_collections.tradingbot.stack.plugins.modules import backend_slots
 
@@ -100,17 +102,25 @@ def test_a_dry_run_of_a_rollback_asks_the_schema(
         assert backend_slots.foretold(asked, layout)["changed"]
 
 
-def test_room_is_looked_for_where_the_engine_keeps_its_images(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-
-    def free(path: str) -> int:
-        asked.append(path)
-        return 17
-
-    monkeypatch.setattr(backend_slots, "docker_root", lambda: "/data/docker")
-    monkeypatch.setattr(backend_slots, "free_mb", free)
+@pytest.mark.parametrize(
+    ("info", "roots"),
+    [
+        (None, ["/var/lib/docker"]),
+        ({"DockerRootDir": "/data/docker", "DriverStatus": [["Backing Filesystem", "extfs"]]}, ["/data/docker"]),
+        (
+            {"DockerRootDir": "/data/docker", "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]},
+            ["/data/docker", "/var/lib/containerd"],
+        ),
+    ],
+)
+def test_room_is_looked_for_where_the_engine_keeps_its_images(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, info: dict[str, Any] | None, roots: list[str]
+) -> None:
+    free = {root: 17 + number for number, root in enumerate(reversed(roots))}
+    monkeypatch.setattr(target, "docker_get", lambda resource, *_, **__: info if resource == "/info" else None)
+    monkeypatch.setattr(backend_slots, "free_mb", free.pop)
     assert backend_slots.looked(records.Layout(folder, SLOTS))["disk_free_mb"] == 17
-    assert asked == ["/data/docker"]
+    assert free == {}
 
 
 def test_a_failure_before_the_slots_is_logged_and_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,6 +151,34 @@ def test_work_that_is_killed_is_told_apart_from_work_that_failed() -> None:
     assert "was killed: run the same again" in backend_slots.on_its_own(die)["msg"]
     assert backend_slots.on_its_own(fail)["msg"] == "KeyError('State')"
     assert backend_slots.on_its_own(lambda: {"changed": True}) == {"changed": True}
+
+
+FAILED = {"who": "tests", "about": {}, "keep": 5, "reason": "no such image", "release": "9.9", "state": "failed"}
+FAILED |= {"ready_timeout": 1, "settle_seconds": 1, "drain_timeout": 1}
+
+
+def test_on_a_full_disk_the_reason_is_not_lost_with_the_log(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(layout: records.Layout, _: Any) -> None:
+        raise OSError(errno.ENOSPC, "full", str(layout.log_file))
+
+    monkeypatch.setattr(backend_slots, "RUN_DIR", folder / "run")
+    monkeypatch.setattr(records, "append_log", full)
+    answer = backend_slots.on_its_own(lambda: backend_slots.change(FAILED, records.Layout(folder, SLOTS)))
+    assert answer["failed"]
+    assert answer["msg"].startswith("no such image\n")
+    assert f"{folder}/backend/deploys.jsonl: No space left on device, a file system is full. Fix:" in answer["msg"]
+
+
+def test_a_record_that_cannot_be_written_is_named_with_the_fix(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> tuple[int, str]:
+        raise OSError(errno.ENOSPC, "full", "a temporary file")
+
+    monkeypatch.setattr(backend_slots, "RUN_DIR", folder / "run")
+    monkeypatch.setattr(tempfile, "mkstemp", full)
+    asked = FAILED | {"state": "present", "about": {"version": "9.9"}}
+    answer = backend_slots.on_its_own(lambda: backend_slots.change(asked, records.Layout(folder, SLOTS)))
+    assert answer["failed"]
+    assert f"{folder}/backend/releases/9.9.json: No space left on device, a file system is full" in answer["msg"]
 
 
 CALLER = """

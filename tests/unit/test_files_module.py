@@ -14,15 +14,40 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "plugins" / "modules" / "files.py"
+# Runs the module on a host whose disk is full: a new file gets a name, and no content.
+FULL = """
+import errno, os, runpy
+
+class Full:
+    def __init__(self, handle, mode):
+        os.close(handle)
+    def __enter__(self):
+        return self
+    def __exit__(self, *_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def write(self, _):
+        pass
+
+fdopen = os.fdopen
+os.fdopen = lambda handle, mode="r", *more, **options: (
+    Full(handle, mode) if mode == "wb" else fdopen(handle, mode, *more, **options)
+)
+runpy.run_path(os.environ["MODULE"], run_name="__main__")
+"""
 
 
-def call(base: Path, *, ok: bool = True, check: bool = False, diff: bool = True, **arguments: Any) -> dict[str, Any]:
+def call(
+    base: Path, *, ok: bool = True, check: bool = False, diff: bool = True, full: bool = False, **arguments: Any
+) -> dict[str, Any]:
     """Run the module as Ansible does, as this user."""
     own = {"owner": str(os.getuid()), "group": str(os.getgid())}
     internal = {"_ansible_check_mode": check, "_ansible_diff": diff, "_ansible_remote_tmp": str(base.parent)}
     words = json.dumps({"ANSIBLE_MODULE_ARGS": {"base": str(base), **own, **arguments, **internal}})
-    command = [sys.executable, str(MODULE)]
-    done = subprocess.run(command, input=words, capture_output=True, text=True, check=False, timeout=30)
+    command = [sys.executable, "-c", FULL] if full else [sys.executable, str(MODULE)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "MODULE": str(MODULE)}
+    done = subprocess.run(
+        command, input=words, capture_output=True, text=True, check=False, timeout=30, env=environment
+    )
     assert (done.returncode == 0) is ok, done.stdout + done.stderr
     return dict(json.loads(done.stdout))
 
@@ -175,3 +200,21 @@ def test_what_a_dry_run_promises_of_a_file_without_a_folder_is_done(base: Path) 
     assert call(base, **wanted)["changed"]
     assert (base / "some/where/thing").read_text() == "text"
     assert mode(base / "some") == "0755"
+
+
+def test_a_full_disk_is_named_with_the_file_and_the_fix_and_leaves_the_file(base: Path) -> None:
+    call(base, **WANTED)
+    path = base / "redis/conf/redis.conf"
+    said = call(base, ok=False, full=True, **(WANTED | {"files": {"redis/conf/redis.conf": "port 6380\n"}}))["msg"]
+    assert said.startswith(f"{path}: No space left on device, a file system is full. Fix: `df -h`")
+    assert path.read_text() == "port 6379\n"
+    assert [one.name for one in path.parent.iterdir()] == ["redis.conf"]
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("wanted", [{"folders": [{"path": "a/b/c"}]}, {"files": {"a/b/c": ""}}, {"files": {"a/c": ""}}])
+def test_a_file_in_the_place_of_a_folder_is_refused_also_in_check_mode(
+    base: Path, check: bool, wanted: dict[str, Any]
+) -> None:
+    call(base, files={"a": "a file"})
+    assert call(base, ok=False, check=check, **wanted)["msg"] == f"{base}/a is there and is no folder"

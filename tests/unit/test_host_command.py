@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -18,7 +19,12 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.tradingbot.stack.plugins.module_utils import stack_health, stack_services, target
+from ansible_collections.tradingbot.stack.plugins.module_utils import (
+    container_failure,
+    stack_health,
+    stack_services,
+    target,
+)
 from ansible_collections.tradingbot.stack.plugins.module_utils.host_command import (
     build,
     clean,
@@ -251,6 +257,19 @@ def test_down_stops_stores_last_and_removes_nothing(host: Host) -> None:
 def test_what_compose_cannot_do_is_a_failure(host: Host, verb: str, fails: str) -> None:
     host.codes[fails] = 17
     assert do(verb, "redis") == 1
+
+
+def test_a_service_that_does_not_come_up_says_why(
+    host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.codes["up"] = 1
+    host.containers[1]["State"] |= {"Health": {"Status": "unhealthy", "Log": [{"ExitCode": 1, "Output": "no PONG"}]}}
+    monkeypatch.setattr(container_failure, "end_of_log", lambda identity: f"the log of {identity}")
+    assert do("up") == 1
+    said = capsys.readouterr().err
+    assert said.startswith("redis is not up.\nredis is running.\n")
+    assert "exit code 1 and said: no PONG\nThe end of its log:\nthe log of id-redis" in said
+    assert "postgres is not up" not in said
 
 
 @pytest.mark.parametrize("verb", ["up", "down", "restart", "logs"])
@@ -589,6 +608,24 @@ def test_clean_removes_nothing_unless_it_knows_what_is_needed(
 
 def written(host: Host) -> str:
     return (host.folder / "nginx/live/maintenance.conf").read_text()
+
+
+def test_maintenance_on_a_full_disk_is_refused_with_the_fix_and_nothing_changes(
+    host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = written(host)
+    monkeypatch.setattr(os, "fsync", full)
+    assert do("maintenance", "on") == 1
+    path = host.folder / "nginx/live/maintenance.conf"
+    said = capsys.readouterr().err
+    assert said.startswith(f"tradingbot: maintenance: {path}: No space left on device, a file system is full\n")
+    assert "Way out: `df -h`" in said
+    assert written(host) == before
+    assert [one.name for one in path.parent.iterdir() if one.name.startswith(".")] == []
+    assert host.ran == []
 
 
 def test_maintenance_is_written_and_applied(host: Host, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import urllib.parse
 from pathlib import Path
 from typing import Any
@@ -163,12 +162,3 @@ def test_the_state_of_a_container_is_asked_over_the_socket(
     del answers["/containers/json?"]
     with pytest.raises(records.SlotError, match="the Docker engine does not answer"):
         host.state("worker")
-
-
-def test_the_end_of_a_log_has_no_sequences_for_a_terminal(
-    layout: records.Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    host = engine.Engine(layout)
-    done = subprocess.CompletedProcess(["docker"], 0, "\x1b[2Kone\n\x1b[2Ktwo\n", "")
-    monkeypatch.setattr(host, "_run", lambda *_: done)
-    assert host.logs("worker") == "one\ntwo"

@@ -91,7 +91,7 @@ class FakeHost:
             return None
         return State(True, self.restarts if self.running[service] in self.broken else 0, 1)
 
-    def logs(self, service: str, lines: int = 20) -> str:
+    def why(self, service: str) -> str:
         return f"the log of {service}"
 
     def request(self, slot: str, method: str, path: str, body: str | None = None) -> tuple[int, str]:

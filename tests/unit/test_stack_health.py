@@ -87,6 +87,7 @@ class Programs:
     def __init__(self) -> None:
         self.answers: dict[str, tuple[int, str, str]] = {
             "tradingbot status": told(),
+            "psql": (0, "", ""),
             "curl": (0, f"{MARK} backend-blue 0\n", ""),
             "openssl": (0, f"notAfter={enddate(100)}\n", ""),
         }

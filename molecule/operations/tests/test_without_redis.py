@@ -11,7 +11,7 @@ import pytest
 
 from tests.stack.api import call
 from tests.stack.deployments import GOOD, to
-from tests.stack.host import COMPOSE, active_slot, output_of
+from tests.stack.host import COMPOSE, active_slot, output_of, run_on
 from tests.stack.plays import DEPLOY, HEALTH, ROLLBACK, fails, play, succeeds
 from tests.stack.slots import agree_on, served
 from tests.testbed import hosts
@@ -59,6 +59,14 @@ class TestDamaged:
         output_of(machine, f"{COMPOSE} restart {slot} && {COMPOSE} up --no-deps --detach --wait {slot}")
         assert alert() == 202
         assert "degraded: redis does not answer" in fails(inventory, HEALTH).said
+
+    def test_a_restart_of_it_says_why_it_is_not_up(self, machine: hosts.Host) -> None:
+        done = run_on(machine, "tradingbot restart redis")
+        assert done.returncode == 1
+        assert re.search(
+            r"redis is not up\.\n.*It keeps ending: .* times\.\nThe end of its log:\n", done.stderr, re.DOTALL
+        )
+        assert "Bad file format" in done.stderr
 
     def test_releases_change(self, machine: hosts.Host, inventory: str, alert: Callable[[], int]) -> None:
         before = served(machine)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .. import failures
 from . import build, clean, containers, maintenance, versions
 from .stack import FAILED, OK, USAGE, RefusedError, Stack, read_settings, refuse_without_root
 
@@ -135,6 +136,9 @@ def main(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         # Who read the output has gone, as `| head` does.
         sys.stderr.close()
+        return FAILED
+    except OSError as error:
+        print(f"tradingbot: {RefusedError(arguments[0], *failures.os_error(error))}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         return 130

@@ -12,7 +12,7 @@ import sys
 import urllib.parse
 from typing import NoReturn
 
-from .. import stack_health, stack_services, stack_table
+from .. import container_failure, stack_health, stack_services, stack_table
 from .stack import FAILED, OK, USAGE, RefusedError, Stack, become, call, in_container, without_docker
 
 WAIT_SECONDS = "120"
@@ -32,7 +32,13 @@ def up(stack: Stack, given: argparse.Namespace) -> int:
 def _start(stack: Stack, services: list[str]) -> int:
     wait = ["--detach", "--no-deps", "--quiet-pull", "--wait", "--wait-timeout", WAIT_SECONDS]
     if call(stack.compose("up", *wait, *services)) != 0:
-        print(f"not all is up: `tradingbot logs --tail 50 {' '.join(services)}` says why", file=sys.stderr)
+        rows = {row["service"]: row for row in stack_services.describe_all(stack.containers())}
+        for name in services:
+            if not rows.get(name, {}).get("healthy"):
+                print(
+                    f"{name} is not up.\n{container_failure.why(name, stack.project_dir, stack.project)}",
+                    file=sys.stderr,
+                )
         return FAILED
     return OK
 

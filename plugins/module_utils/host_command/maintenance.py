@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .. import stack_health
+from .. import failures, stack_health
 from .stack import FAILED, OK, RefusedError, Stack
 
 APPLY = ["sh", "/etc/tradingbot/nginx/apply.sh"]
@@ -68,17 +68,18 @@ def switch(stack: Stack, path: Path, on: bool) -> int:
 
 def write(path: Path, text: str) -> None:
     """Replace a file in one step: nginx reads the old one or the new one."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with failures.naming(path):
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
 
 
 def _read(path: Path) -> str:
