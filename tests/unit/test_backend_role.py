@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from rendering import ROOT
 from small_host import evaluate, problems, render
 
 SECRETS = {
-    "backend_database_url": "postgresql://tradingbot:owner-0123456789abcdef@postgres:5432/tradingbot",
-    "backend_redis_url": "redis://tradingbot:application-0123456789abcdef@redis:6379/0",
-    "backend_secret_key": "signatures-0123456789abcdef-0123456789abcdef",
-    "backend_webhook_secret": "senders-0123456789abcdef",
-    "backend_encryption_key": "bm90LWEtcmVhbC1rZXktYnV0LTMyLWJ5dGVzLWxvbmc=",
+    "backend_database_url": "postgresql://tradingbot:q7Zp2Lw9Xk4rT8vB@postgres:5432/tradingbot",
+    "backend_redis_url": "redis://tradingbot:n3Mh6Yd5Lc1Gf0Js@redis:6379/0",
+    "backend_secret_key": "k1Nw8Rz5Tq2Vx9Jd6Hs3Pf0Lb7Cm4GyE",
+    "backend_webhook_secret": "w4Ej1Uo8Ai5Ds2Kf9Lq6Zx3Cv0Bn7MtY",
+    "backend_encryption_key": base64.urlsafe_b64encode(bytes(range(130, 162))).decode(),
 }
 DEFINITION = "__backend_definition"
 HERE = {"role_path": str(ROOT / "roles" / "backend")}
@@ -37,7 +38,7 @@ def service(**variables: Any) -> dict[str, Any]:
 
 
 def findings(**variables: Any) -> list[str]:
-    return [problem["what"] for problem in problems("backend", **(HERE | PUBLIC | variables))]
+    return [problem["what"] for problem in problems("backend", **(HERE | PUBLIC | SECRETS | variables))]
 
 
 def test_the_service_is_confined() -> None:
@@ -229,6 +230,10 @@ def test_a_good_host_has_no_problem() -> None:
         ({"backend_notify_urls": "json://host.example/ slack"}, ["backend_notify_urls"]),
         ({"backend_sentry_dsn": "https://0123456789abcdef@errors.example/1"}, []),
         ({"backend_sentry_dsn": "https://errors.example/1"}, ["backend_sentry_dsn"]),
+        ({"backend_notify_urls": " ", "backend_sentry_dsn": "\n"}, []),
+        ({"backend_database_url": "", "backend_webhook_secret": "short"}, ["backend_database_url", "backend_webhook_secret"]),
+        ({"backend_redis_url": "redis://tradingbot:changeme@redis:6379/0"}, ["backend_redis_url"]),
+        ({"backend_secret_key": SECRETS["backend_webhook_secret"]}, ["backend_secret_key, backend_webhook_secret"]),
         ({"backend_public_url": "http://bot.example.com"}, ["backend_public_url"]),
         ({"backend_public_url": "http://bot.example.com", "backend_environment": "development"}, []),
         ({"backend_build_context": "/nowhere"}, ["backend_build_context"]),
@@ -246,7 +251,7 @@ def test_what_cannot_work_is_found(variables: dict[str, Any], names: list[str]) 
 def test_a_refusal_names_the_variable_to_set_and_shows_no_secret() -> None:
     given: dict[str, Any] = {"backend_extra_environment": {"SECRET_KEY": "hidden-1", "LOG_LEVEL": "debug"}}
     given |= {"backend_notify_urls": "hidden-2", "backend_sentry_dsn": "hidden-3"}
-    found = problems("backend", **(HERE | PUBLIC | given))
+    found = problems("backend", **(HERE | PUBLIC | SECRETS | given))
     assert [problem["what"] for problem in found] == [*given]
     assert "LOG_LEVEL, SECRET_KEY" in found[0]["why"]
     assert "`backend_log_level`, `backend_secret_key`" in found[0]["fix"]
