@@ -45,10 +45,8 @@ def backend_secret_problems(secrets: Mapping[str, object]) -> list[Finding]:
     found = []
     for name, value in secrets.items():
         rule = policy.SETTINGS[name]
-        if is_empty(value):
-            why = None if rule.is_optional else "is not set"
-        else:
-            why = rule.problem(str(value))
+        missing = None if rule.is_optional else "is not set"
+        why = missing if is_empty(value) else rule.problem(str(value))
         if why is not None:
             found.append({"what": f"backend_{name}", "why": why, "fix": rule.fix})
     return found + [

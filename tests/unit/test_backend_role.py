@@ -49,7 +49,8 @@ def test_the_service_is_confined() -> None:
     assert "cap_add" not in found
     assert "privileged" not in found
     assert found["security_opt"] == ["no-new-privileges:true"]
-    assert [mount.split(":")[0] for mount in found["tmpfs"]] == ["/tmp"]
+    assert [mount.split(":")[0] for mount in found["tmpfs"]] == ["/tmp", "/app/logs", "/app/cache"]
+    assert all("size=" in mount and ",noexec,nosuid,nodev" in mount for mount in found["tmpfs"])
     assert found["init"] is True
     assert (found["dns_search"], found["dns_opt"]) == (["."], ["ndots:1"])
     assert found["ulimits"] == {"core": 0}
@@ -72,7 +73,7 @@ def test_the_worker_differs_from_the_web_server_in_little() -> None:
     # The engine's own measure is 1024.
     assert worker["cpu_shares"] == 512
     assert "cpu_shares" not in web
-    own = {"command", "cpu_shares", "deploy", "healthcheck", "ports"}
+    own = {"command", "cpu_shares", "deploy", "healthcheck", "ports", "secrets", "memswap_limit"}
     assert {key: worker[key] for key in worker if key not in own} == {key: web[key] for key in web if key not in own}
 
 
@@ -81,7 +82,7 @@ def test_a_single_run_of_the_command_line_is_not_started_again() -> None:
     tool, web = both["tool"], both["backend"]
     assert tool["restart"] == "no"
     assert not {"healthcheck", "command", "ports"} & set(tool)
-    own = {"restart", "deploy", "healthcheck"}
+    own = {"restart", "deploy", "healthcheck", "secrets", "memswap_limit"}
     assert {key: tool[key] for key in tool if key not in own} == {key: web[key] for key in web if key not in own}
 
 
@@ -103,15 +104,13 @@ def test_two_releases_differ_when_anything_of_them_does() -> None:
     assert len({release(), *others}) == 4
 
 
-def test_mounts_are_three_folders_and_the_models_are_read_only() -> None:
+def test_the_models_are_the_only_mount_and_read_only() -> None:
     found = fragment(backend_project_dir="/srv/stack")
     mounts = {mount["target"]: mount for mount in found["services"]["backend"]["volumes"]}
     assert {target: mount["read_only"] for target, mount in mounts.items()} == {
-        "/app/logs": False,
         "/app/models": True,
-        "/app/cache": False,
     }
-    assert {mount["source"] for mount in mounts.values()} == {f"/srv/stack/{n}" for n in ("logs", "models", "cache")}
+    assert mounts["/app/models"]["source"] == "/srv/stack/models"
     assert found["networks"] == {"tradingbot": {"name": "tradingbot-network", "external": True}}
     assert "docker.sock" not in str(found)
 
@@ -120,11 +119,18 @@ def test_secrets_are_files_and_nowhere_else() -> None:
     found = fragment()
     names = ["database_url", "redis_url", "secret_key", "webhook_secret", "encryption_key"]
     names += ["encryption_key_old", "notify_urls", "sentry_dsn"]
-    assert found["services"]["backend"]["secrets"] == names
+    assert found["services"]["worker"]["secrets"] == names
+    assert found["services"]["backend"]["secrets"] == [name for name in names if name != "notify_urls"]
+    assert found["services"]["tool"]["secrets"] == ["database_url"]
     assert found["secrets"] == {name: {"file": f"/opt/tradingbot/secrets/{name}"} for name in names}
     text = str(found)
-    for value in (*SECRETS.values(), "owner-0123456789abcdef", "application-0123456789abcdef"):
+    for value in (*SECRETS.values(), "q7Zp2Lw9Xk4rT8vB", "n3Mh6Yd5Lc1Gf0Js"):
         assert value not in text
+
+
+def test_no_service_of_a_release_swaps() -> None:
+    for name, described in fragment(backend_memory_mb=1536)["services"].items():
+        assert described["memswap_limit"] == described["deploy"]["resources"]["limits"]["memory"], name
 
 
 def test_settings_reach_the_service_as_text() -> None:
@@ -231,7 +237,10 @@ def test_a_good_host_has_no_problem() -> None:
         ({"backend_sentry_dsn": "https://0123456789abcdef@errors.example/1"}, []),
         ({"backend_sentry_dsn": "https://errors.example/1"}, ["backend_sentry_dsn"]),
         ({"backend_notify_urls": " ", "backend_sentry_dsn": "\n"}, []),
-        ({"backend_database_url": "", "backend_webhook_secret": "short"}, ["backend_database_url", "backend_webhook_secret"]),
+        (
+            {"backend_database_url": "", "backend_webhook_secret": "short"},
+            ["backend_database_url", "backend_webhook_secret"],
+        ),
         ({"backend_redis_url": "redis://tradingbot:changeme@redis:6379/0"}, ["backend_redis_url"]),
         ({"backend_secret_key": SECRETS["backend_webhook_secret"]}, ["backend_secret_key, backend_webhook_secret"]),
         ({"backend_public_url": "http://bot.example.com"}, ["backend_public_url"]),

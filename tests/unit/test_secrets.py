@@ -181,7 +181,9 @@ class TestRules:
     def test_an_empty_optional_secret_is_not_given(self) -> None:
         for empty in ("", " ", "\n", None):
             assert rules.findings(dict.fromkeys([*rules.OPTIONAL, "vault_of_ours"], empty), {}) == []
-            assert all(backend_findings(name, empty) == [] for name in ("encryption_key_old", "notify_urls", "sentry_dsn"))
+            assert all(
+                backend_findings(name, empty) == [] for name in ("encryption_key_old", "notify_urls", "sentry_dsn")
+            )
             assert backend_findings("secret_key", empty) == [("backend_secret_key", "is not set")]
 
     @pytest.mark.parametrize("value", [value for name, value, why in CASES if name == "secret_key" and why is None])
