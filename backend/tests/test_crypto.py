@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from tests.conftest import ENCRYPTION_KEY
 from tradingbot.core.crypto import EnvelopeError, Envelopes
-from tradingbot.core.secret_policy import check_encryption_key
 from tradingbot.core.settings import Settings
 
 OLD_KEY = base64.urlsafe_b64encode(bytes(range(130, 162))).decode()
@@ -159,25 +158,3 @@ def test_those_of_the_settings(environment: dict[str, str], monkeypatch: pytest.
     assert open_(seal(SECRET), Envelopes.of(Settings())) == SECRET
     monkeypatch.setenv("ENCRYPTION_KEY_OLD", OLD_KEY)
     assert open_(seal(SECRET, Envelopes(OLD_KEY)), Envelopes.of(Settings())) == SECRET
-
-
-@pytest.mark.parametrize(
-    ("raw", "fit"),
-    [
-        (bytes(range(100, 132)), True),
-        pytest.param(os.urandom(32), True, id="random"),
-        (bytes(range(96, 128)), False),
-        (bytes(32), False),
-        (b"\xff\xfe\xfd\xfc" * 8, False),
-        (b"not-a-real-key-but-32-bytes-long", False),
-        pytest.param(os.urandom(31), False, id="too short"),
-    ],
-)
-def test_which_keys_are_taken(raw: bytes, fit: bool) -> None:
-    """The collection's preflight is tested with the same ones."""
-    for value in (base64.urlsafe_b64encode(raw).decode(), base64.b64encode(raw).decode()):
-        if fit:
-            check_encryption_key(value)
-        else:
-            with pytest.raises(ValueError, match="make one with"):
-                check_encryption_key(value)

@@ -30,7 +30,7 @@ class Store:
 
     def alert(self, key: str, received_at: datetime = MOMENT, symbol: str = "A") -> NewAlert:
         """An alert with this key."""
-        rest = (None, None, None, None, None, None, None, "{}")
+        rest = (None, None, None, None, None, None, None, "{}", False)
         return NewAlert(self._token_hash, None, key, received_at, symbol, "buy", *rest)
 
     async def once(self, *alerts: NewAlert) -> list[Verdict]:

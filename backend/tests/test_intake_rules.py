@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 
 from tests.conftest import WEBHOOK_SECRET, Account, client_of, execute, make_account
 from tests.test_webhooks import ALERT, assert_problem
@@ -20,6 +21,10 @@ from tradingbot.outbox.repository import CHANNEL
 from tradingbot.outbox.waker import Waker
 
 SECRET = "only-this-strategy-knows-it"
+
+
+def _refused() -> float:
+    return REGISTRY.get_sample_value("tradingbot_webhook_alerts_total", {"outcome": "forbidden"}) or 0
 
 
 def sent(seconds_ago: float, **fields: Any) -> dict[str, Any]:
@@ -45,7 +50,7 @@ async def test_the_strategys_own_secret(
         [
             (SECRET, 202),
             (WEBHOOK_SECRET, 202),
-            (None, 202),
+            (None, 403),
             (SECRET + "x", 403),
             ("", 403),
             (secret_hash, 403),
@@ -53,9 +58,31 @@ async def test_the_strategys_own_secret(
     ):
         alert = ALERT | {"secret": secret, "id": number}
         assert (await client.post(account.webhook, json=alert)).status_code == status, secret
+    unsigned = {name: value for name, value in ALERT.items() if name != "secret"}
+    answer = await client.post(account.webhook, json=unsigned | {"id": "unsigned"})
+    assert "has none" in assert_problem(answer, 403)["detail"]
     (row,) = await run(database_url, "SELECT string_agg(payload::text, '') AS all FROM signals")
     assert SECRET not in row["all"]
     assert "secret" not in row["all"]
+
+
+async def test_refused_secrets_are_counted_and_logged_without_them(
+    client: httpx.AsyncClient,
+    account: Account,
+    settings: Settings,
+    database_url: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    secret_hash = hash_token(SECRET, settings.secret_key.get_secret_value())
+    (strategy,) = await run(database_url, "UPDATE strategies SET secret_hash = $1 RETURNING id", secret_hash)
+    before = _refused()
+    for secret in (None, f"{SECRET}x"):
+        await client.post(account.webhook, json=ALERT | {"secret": secret})
+    assert _refused() == before + 2
+    lines = [line for line in capsys.readouterr().out.splitlines() if "an alert was refused" in line]
+    assert [str(strategy["id"]) in line for line in lines] == [True, True]
+    assert ["has none" in line for line in lines] == [True, False]
+    assert all(SECRET not in line and secret_hash not in line for line in lines)
 
 
 async def test_everyones_secret_is_compared_in_constant_time(

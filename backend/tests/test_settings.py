@@ -3,10 +3,17 @@
 import base64
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio.connection import parse_url
+from sqlalchemy import make_url
 
 from tests.conftest import ENCRYPTION_KEY, SECRET_KEY
+from tests.secret_cases import CASES, GOOD, PASSWORDS
+from tradingbot.core import secret_policy
 from tradingbot.core.refusal import SettingsRefusedError, load
 from tradingbot.core.settings import Settings
 
@@ -46,6 +53,64 @@ def test_weak_secret_is_refused_by_name_and_never_shown(
     assert problem.startswith(f"{name} ")
     assert value not in problem
     assert "python3 -c" in problem or "of the form" in problem
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"), [(name, value, why) for name in CASES for value, why in CASES[name]]
+)
+def test_settings_and_preflight_say_the_same_of_a_secret(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, name: str, value: str, why: str | None
+) -> None:
+    """The collection's tests hold the preflight to the same cases."""
+    assert secret_policy.SETTINGS[name].problem(value) == why
+    directory = Path(environment["SECRETS_DIR"])
+    directory.mkdir()
+    (directory / name).write_bytes(value.encode())
+    monkeypatch.delenv(name.upper(), raising=False)
+    read = value.strip()
+    if secret_policy.SETTINGS[name].problem(read) is None:
+        assert getattr(load(Settings), name).get_secret_value() == read
+    else:
+        with pytest.raises(SettingsRefusedError) as refused:
+            load(Settings)
+        (problem,) = refused.value.problems
+        assert problem.startswith(f"{name.upper()} ")
+        assert read != value or str(why) in problem
+        assert value not in problem
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=40), st.integers(0, len(GOOD)))
+def test_a_fit_secret_is_read_from_its_file_as_it_is(
+    tmp_path_factory: pytest.TempPathFactory, some: str, place: int
+) -> None:
+    value = GOOD[:place] + some + GOOD[place:]
+    path = tmp_path_factory.mktemp("secrets") / "secret_key"
+    path.write_bytes(value.encode())
+    if secret_policy.password_problem(value) is None:
+        assert path.read_text().strip() == value
+
+
+@pytest.mark.parametrize("password", [value for value, why in PASSWORDS if why is None])
+def test_a_fit_password_arrives_from_its_address(password: str) -> None:
+    quoted = quote(password, safe="")
+    database = f"postgresql://tradingbot:{quoted}@postgres:5432/tradingbot"
+    redis = f"redis://tradingbot:{quoted}@redis:6379/0"
+    assert secret_policy.database_url_problem(database) is None
+    assert secret_policy.redis_url_problem(redis) is None
+    assert make_url(database).password == password
+    assert parse_url(redis)["password"] == password
+
+
+def test_an_optional_secret_may_be_empty(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = Path(environment["SECRETS_DIR"])
+    directory.mkdir()
+    for name, rule in secret_policy.SETTINGS.items():
+        if rule.is_optional:
+            (directory / name).write_text("\n")
+    settings = load(Settings)
+    assert (settings.encryption_key_old, settings.notify_urls, settings.sentry_dsn) == (None, None, None)
 
 
 def test_all_problems_are_reported_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -205,7 +205,7 @@ async def test_secrets(client: httpx.AsyncClient, account: Account, database_url
 
 
 @pytest.mark.parametrize(
-    "secret", ["changeme-changeme", "short", "x" * 513, "a" * 32, "tab\tin-it-0123456789"]
+    "secret", ["changeme-changeme", "brief", "x" * 513, "a" * 32, "tab\tin-it-0123456789"]
 )
 async def test_a_weak_secret_is_refused_and_not_repeated(
     client: httpx.AsyncClient, account: Account, secret: str

@@ -12,6 +12,7 @@ version_added: 0.1.0
 short_description: Preflight findings about what an inventory has not filled in
 description:
   - Finds variables of the host that still hold C(CHANGE_ME), and files on the controller that are named but not there.
+  - With C(image_digests_required) in the inventory, finds images that are not pinned by their digest, too.
   - Needs no connection to the host. Secrets are the matter of P(tradingbot.stack.secret_problems#lookup).
 options:
   _terms:
@@ -36,6 +37,7 @@ _list:
 import os
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.tradingbot.stack.plugins.plugin_utils import inventory as rules
 from ansible_collections.tradingbot.stack.plugins.plugin_utils import vault as vaults
@@ -57,4 +59,8 @@ class LookupModule(LookupBase):
                 path = str(self._templar.template(variables[name]))
                 if not os.path.isfile(path):
                     found.append(rules.file_finding(name, path))
+        if boolean(self._templar.template(variables.get("image_digests_required", False))):
+            known = [name for names in rules.IMAGES.values() for name in names if name in variables]
+            images = {name: str(self._templar.template(variables[name])) for name in known}
+            found += rules.digest_findings(variables.get("group_names") or [], images)
         return found

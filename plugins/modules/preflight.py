@@ -444,6 +444,24 @@ def check_versions(packages: dict[str, str], minimum: dict[str, str]) -> Iterato
             )
 
 
+def confinement_warnings(info: dict[str, Any] | None) -> Iterator[str]:
+    """Yield what confines no container on this host, by the engine's description of itself; nothing without one."""
+    if info is None:
+        return
+    options = [str(option).split(",") for option in info.get("SecurityOptions") or []]
+    if ["name=apparmor"] not in options:
+        yield (
+            "AppArmor confines no container: the kernel does not have it, or the engine does not see it. "
+            "Fix: apt-get install apparmor, boot with `apparmor=1 security=apparmor`, restart docker."
+        )
+    seccomp = [option for option in options if option[0] == "name=seccomp"]
+    if not seccomp or "profile=unconfined" in seccomp[0]:
+        yield (
+            "seccomp confines no container: the engine is built without it, or told not to use it. "
+            "Fix: take `seccomp-profile: unconfined` out of docker_host_daemon_options, or install another engine."
+        )
+
+
 def installed_packages(module: Any, names: list[str]) -> dict[str, str]:
     """Return the versions of those of *names* that dpkg has fully installed."""
     if not names or not module.get_bin_path("dpkg-query"):
@@ -602,6 +620,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     facts = gather(module)
+    for warning in confinement_warnings(target.docker_get("/info")):
+        module.warn(warning)
     module.exit_json(changed=False, facts=facts, problems=list(find_problems(module.params, facts)))
 
 

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 PLACEHOLDER = "CHANGE_ME"
 
@@ -35,7 +36,18 @@ FILES = {
 }
 """Variables that name a file on the controller, and how to put it there."""
 
+IMAGES = {
+    "postgres": ["postgres_image"],
+    "redis": ["redis_image"],
+    # What is built has no digest before: its base image does.
+    "backend": ["backend_image", "backend_build_python_image"],
+    "nginx": ["nginx_image"],
+}
+"""By group, the variables that name the image of a service: the first that is given counts."""
+
 Finding = dict[str, str]
+
+_DIGEST = re.compile(r".+@sha256:[0-9a-f]{64}")
 
 
 def holds_placeholder(value: object) -> bool:
@@ -65,3 +77,22 @@ def placeholder_findings(variables: Mapping[str, object], inventory: str) -> lis
 def file_finding(name: str, path: str) -> Finding:
     """Return the finding that the file *path*, named by variable *name*, is not there."""
     return {"what": name, "why": f"{path} is not there", "fix": FILES[name].format(path=path)}
+
+
+def digest_findings(groups: Iterable[str], images: Mapping[str, str]) -> list[Finding]:
+    """Return a finding for each service of *groups* whose image, by variable in *images*, has no digest."""
+    found = []
+    for names in [names for group, names in IMAGES.items() if group in groups]:
+        given = [name for name in names if images.get(name)]
+        name = given[0] if given else names[-1]
+        if _DIGEST.fullmatch(images.get(name, "")):
+            continue
+        found.append(
+            {
+                "what": name,
+                "why": f"{images.get(name) or 'the default'} has no digest, and image_digests_required is true",
+                "fix": f"pin it in the inventory, `{name}: <name>:<tag>@sha256:<digest>`; "
+                "`docker buildx imagetools inspect <name>:<tag>` shows the digest",
+            }
+        )
+    return found

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from rendering import ROOT
 from small_host import evaluate, problems, render
 
 SECRETS = {
-    "backend_database_url": "postgresql://tradingbot:owner-0123456789abcdef@postgres:5432/tradingbot",
-    "backend_redis_url": "redis://tradingbot:application-0123456789abcdef@redis:6379/0",
-    "backend_secret_key": "signatures-0123456789abcdef-0123456789abcdef",
-    "backend_webhook_secret": "senders-0123456789abcdef",
-    "backend_encryption_key": "bm90LWEtcmVhbC1rZXktYnV0LTMyLWJ5dGVzLWxvbmc=",
+    "backend_database_url": "postgresql://tradingbot:q7Zp2Lw9Xk4rT8vB@postgres:5432/tradingbot",
+    "backend_redis_url": "redis://tradingbot:n3Mh6Yd5Lc1Gf0Js@redis:6379/0",
+    "backend_secret_key": "k1Nw8Rz5Tq2Vx9Jd6Hs3Pf0Lb7Cm4GyE",
+    "backend_webhook_secret": "w4Ej1Uo8Ai5Ds2Kf9Lq6Zx3Cv0Bn7MtY",
+    "backend_encryption_key": base64.urlsafe_b64encode(bytes(range(130, 162))).decode(),
 }
 DEFINITION = "__backend_definition"
 HERE = {"role_path": str(ROOT / "roles" / "backend")}
@@ -37,7 +38,7 @@ def service(**variables: Any) -> dict[str, Any]:
 
 
 def findings(**variables: Any) -> list[str]:
-    return [problem["what"] for problem in problems("backend", **(HERE | PUBLIC | variables))]
+    return [problem["what"] for problem in problems("backend", **(HERE | PUBLIC | SECRETS | variables))]
 
 
 def test_the_service_is_confined() -> None:
@@ -48,7 +49,8 @@ def test_the_service_is_confined() -> None:
     assert "cap_add" not in found
     assert "privileged" not in found
     assert found["security_opt"] == ["no-new-privileges:true"]
-    assert [mount.split(":")[0] for mount in found["tmpfs"]] == ["/tmp"]
+    assert [mount.split(":")[0] for mount in found["tmpfs"]] == ["/tmp", "/app/logs", "/app/cache"]
+    assert all("size=" in mount and ",noexec,nosuid,nodev" in mount for mount in found["tmpfs"])
     assert found["init"] is True
     assert (found["dns_search"], found["dns_opt"]) == (["."], ["ndots:1"])
     assert found["ulimits"] == {"core": 0}
@@ -71,7 +73,7 @@ def test_the_worker_differs_from_the_web_server_in_little() -> None:
     # The engine's own measure is 1024.
     assert worker["cpu_shares"] == 512
     assert "cpu_shares" not in web
-    own = {"command", "cpu_shares", "deploy", "healthcheck", "ports"}
+    own = {"command", "cpu_shares", "deploy", "healthcheck", "ports", "secrets", "memswap_limit"}
     assert {key: worker[key] for key in worker if key not in own} == {key: web[key] for key in web if key not in own}
 
 
@@ -80,7 +82,7 @@ def test_a_single_run_of_the_command_line_is_not_started_again() -> None:
     tool, web = both["tool"], both["backend"]
     assert tool["restart"] == "no"
     assert not {"healthcheck", "command", "ports"} & set(tool)
-    own = {"restart", "deploy", "healthcheck"}
+    own = {"restart", "deploy", "healthcheck", "secrets", "memswap_limit"}
     assert {key: tool[key] for key in tool if key not in own} == {key: web[key] for key in web if key not in own}
 
 
@@ -102,15 +104,13 @@ def test_two_releases_differ_when_anything_of_them_does() -> None:
     assert len({release(), *others}) == 4
 
 
-def test_mounts_are_three_folders_and_the_models_are_read_only() -> None:
+def test_the_models_are_the_only_mount_and_read_only() -> None:
     found = fragment(backend_project_dir="/srv/stack")
     mounts = {mount["target"]: mount for mount in found["services"]["backend"]["volumes"]}
     assert {target: mount["read_only"] for target, mount in mounts.items()} == {
-        "/app/logs": False,
         "/app/models": True,
-        "/app/cache": False,
     }
-    assert {mount["source"] for mount in mounts.values()} == {f"/srv/stack/{n}" for n in ("logs", "models", "cache")}
+    assert mounts["/app/models"]["source"] == "/srv/stack/models"
     assert found["networks"] == {"tradingbot": {"name": "tradingbot-network", "external": True}}
     assert "docker.sock" not in str(found)
 
@@ -119,11 +119,18 @@ def test_secrets_are_files_and_nowhere_else() -> None:
     found = fragment()
     names = ["database_url", "redis_url", "secret_key", "webhook_secret", "encryption_key"]
     names += ["encryption_key_old", "notify_urls", "sentry_dsn"]
-    assert found["services"]["backend"]["secrets"] == names
+    assert found["services"]["worker"]["secrets"] == names
+    assert found["services"]["backend"]["secrets"] == [name for name in names if name != "notify_urls"]
+    assert found["services"]["tool"]["secrets"] == ["database_url"]
     assert found["secrets"] == {name: {"file": f"/opt/tradingbot/secrets/{name}"} for name in names}
     text = str(found)
-    for value in (*SECRETS.values(), "owner-0123456789abcdef", "application-0123456789abcdef"):
+    for value in (*SECRETS.values(), "q7Zp2Lw9Xk4rT8vB", "n3Mh6Yd5Lc1Gf0Js"):
         assert value not in text
+
+
+def test_no_service_of_a_release_swaps() -> None:
+    for name, described in fragment(backend_memory_mb=1536)["services"].items():
+        assert described["memswap_limit"] == described["deploy"]["resources"]["limits"]["memory"], name
 
 
 def test_settings_reach_the_service_as_text() -> None:
@@ -229,6 +236,13 @@ def test_a_good_host_has_no_problem() -> None:
         ({"backend_notify_urls": "json://host.example/ slack"}, ["backend_notify_urls"]),
         ({"backend_sentry_dsn": "https://0123456789abcdef@errors.example/1"}, []),
         ({"backend_sentry_dsn": "https://errors.example/1"}, ["backend_sentry_dsn"]),
+        ({"backend_notify_urls": " ", "backend_sentry_dsn": "\n"}, []),
+        (
+            {"backend_database_url": "", "backend_webhook_secret": "short"},
+            ["backend_database_url", "backend_webhook_secret"],
+        ),
+        ({"backend_redis_url": "redis://tradingbot:changeme@redis:6379/0"}, ["backend_redis_url"]),
+        ({"backend_secret_key": SECRETS["backend_webhook_secret"]}, ["backend_secret_key, backend_webhook_secret"]),
         ({"backend_public_url": "http://bot.example.com"}, ["backend_public_url"]),
         ({"backend_public_url": "http://bot.example.com", "backend_environment": "development"}, []),
         ({"backend_build_context": "/nowhere"}, ["backend_build_context"]),
@@ -246,7 +260,7 @@ def test_what_cannot_work_is_found(variables: dict[str, Any], names: list[str]) 
 def test_a_refusal_names_the_variable_to_set_and_shows_no_secret() -> None:
     given: dict[str, Any] = {"backend_extra_environment": {"SECRET_KEY": "hidden-1", "LOG_LEVEL": "debug"}}
     given |= {"backend_notify_urls": "hidden-2", "backend_sentry_dsn": "hidden-3"}
-    found = problems("backend", **(HERE | PUBLIC | given))
+    found = problems("backend", **(HERE | PUBLIC | SECRETS | given))
     assert [problem["what"] for problem in found] == [*given]
     assert "LOG_LEVEL, SECRET_KEY" in found[0]["why"]
     assert "`backend_log_level`, `backend_secret_key`" in found[0]["fix"]

@@ -131,3 +131,14 @@ def test_a_host_without_services_still_has_a_project() -> None:
 def test_fragments() -> None:
     found = evaluate(ROLE, "__docker_host_fragments", docker_host_services=["redis"], docker_host_project_dir="/srv/x")
     assert found == ["/srv/x/redis/compose.yaml"]
+
+
+@pytest.mark.parametrize("names", [["0" * 40], ["0" * 40, "A" * 40]])
+def test_all_keys_of_the_repository_are_found_and_no_subkey(names: list[str]) -> None:
+    said = "".join(
+        f"pub:-:4096:1:{name[-16:]}:1487788586:::-:::scSC::::::23::0:\nfpr:::::::::{name}:\n"
+        f"uid:-::::1487792064::::Somebody:\n"
+        f"sub:-:4096:1:7EA0A9C3F273FCD8:1487788586::::::s::::::23:\nfpr:::::::::{'F' * 40}:\n"
+        for name in names
+    )
+    assert evaluate(ROLE, "__docker_host_key_found", __docker_host_key_shown={"stdout": said}) == names

@@ -279,6 +279,23 @@ def test_versions(version: str, wrong: bool) -> None:
     assert what(found) == ["package docker.io"] * wrong
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["name=apparmor", "name=seccomp,profile=builtin", "name=cgroupns"], []),
+        (["name=seccomp,profile=builtin"], ["AppArmor"]),
+        (["name=apparmor"], ["seccomp"]),
+        (["name=apparmor", "name=seccomp,profile=unconfined"], ["seccomp"]),
+        (None, ["AppArmor", "seccomp"]),
+    ],
+)
+def test_what_confines_no_container_is_a_warning(options: list[str] | None, words: list[str]) -> None:
+    warnings = list(preflight.confinement_warnings({"SecurityOptions": options}))
+    assert [warning.split()[0] for warning in warnings] == words
+    assert all("Fix: " in warning for warning in warnings)
+    assert list(preflight.confinement_warnings(None)) == []
+
+
 @pytest.mark.parametrize(("text", "options"), [('{"debug": true}', {"debug": True}), ("{", {}), ("[]", {}), (None, {})])
 def test_daemon_options(tmp_path: Path, text: str | None, options: dict[str, Any]) -> None:
     path = tmp_path / "daemon.json"

@@ -112,6 +112,36 @@ def test_refuses_all_that_is_left_together_before_any_connection(prod: Path) -> 
     assert "Gathering Facts" not in done.stdout
 
 
+DIGEST = "@sha256:" + "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("groups", "images", "names"),
+    [
+        (["redis"], {}, ["redis_image"]),
+        (["redis"], {"redis_image": "redis:7-alpine"}, ["redis_image"]),
+        (["redis"], {"redis_image": f"redis:7-alpine{DIGEST}"}, []),
+        (["redis"], {"redis_image": f"redis:7-alpine{DIGEST}0"}, ["redis_image"]),
+        (["backend"], {"backend_image": ""}, ["backend_build_python_image"]),
+        (["backend"], {"backend_build_python_image": f"python:3.13-slim{DIGEST}"}, []),
+        (["backend"], {"backend_build_python_image": f"python{DIGEST}", "backend_image": "bot:1"}, ["backend_image"]),
+        (["all", "docker_host"], {}, []),
+        (["postgres", "redis", "backend", "nginx"], {}, [names[-1] for names in rules.IMAGES.values()]),
+    ],
+)
+def test_images_without_a_digest_are_found(groups: list[str], images: dict[str, str], names: list[str]) -> None:
+    assert [finding["what"] for finding in rules.digest_findings(groups, images)] == names
+
+
+@pytest.mark.parametrize("required", ["true", "false"])
+def test_digests_are_asked_for_where_the_inventory_says_so(prod: Path, required: str) -> None:
+    with (prod / WIRING.with_name("main.yml")).open("a") as file:
+        file.write(f"image_digests_required: {required}\nnginx_image: nginx:1.30-alpine{DIGEST}\n")
+    done = said(run("ansible-playbook", "playbooks/site.yml", "-i", str(prod)))
+    assert ("redis_image: the default has no digest" in done) == (required == "true")
+    assert "nginx_image" not in done
+
+
 def test_the_commands_in_the_refusals_fill_it(prod: Path) -> None:
     names = fill(prod)
     assert set(rules.FILL) | set(rules.FILES) <= set(names)

@@ -6,20 +6,38 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import runpy
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+from ansible_collections.tradingbot.stack.plugins.filter.backend_secret_problems import backend_secret_problems
+from ansible_collections.tradingbot.stack.plugins.filter.scram_verifier import scram_verifier
 from ansible_collections.tradingbot.stack.plugins.plugin_utils import secrets as rules
+from rendering import evaluate, render
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 NAMES = list(rules.SECRETS)
+KINDS = rules.SECRETS | rules.OPTIONAL
+CASES = [
+    (name, value, why)
+    for name, cases in runpy.run_path(str(ROOT / "backend/tests/secret_cases.py"))["CASES"].items()
+    for value, why in cases
+]
+
+
+def backend_findings(name: str, value: object) -> list[tuple[str, str]]:
+    return [(finding["what"], finding["why"]) for finding in backend_secret_problems({name: value})]
 
 
 @dataclass
@@ -149,34 +167,44 @@ class TestRules:
     def test_a_key_of_another_form_is_unfit(self, value: str) -> None:
         assert rules.reason(value, rules.KEY)
 
-    @pytest.mark.parametrize(
-        ("raw", "fit"),
-        [
-            (bytes(range(100, 132)), True),
-            (bytes(range(96, 128)), False),
-            (bytes(32), False),
-            (b"\xff\xfe\xfd\xfc" * 8, False),
-            (b"not-a-real-key-but-32-bytes-long", False),
-            (os.urandom(31), False),
-            (os.urandom(32), True),
-        ],
-        ids=["counted", "printable", "zeros", "repeated", "text", "31 bytes", "32 bytes"],
-    )
-    def test_a_key_is_fit_if_the_backend_takes_it(self, raw: bytes, fit: bool) -> None:
-        """One rule at two places: what passes the preflight must not keep the backend from starting."""
-        policy = runpy.run_path(str(ROOT / "backend/src/tradingbot/core/secret_policy.py"))
+    @pytest.mark.parametrize(("name", "value", "why"), CASES)
+    def test_the_preflight_says_the_same_as_the_backend(self, name: str, value: str, why: str | None) -> None:
+        """The backend's tests hold its settings to the same cases."""
+        assert rules.reason(value, KINDS[f"vault_backend_{name}"]) == why
+        assert backend_findings(name, value) == ([] if why is None else [(f"backend_{name}", why)])
 
-        def backend_takes(value: str) -> bool:
-            try:
-                policy["check_encryption_key"](value)
-            except ValueError:
-                return False
-            return True
+    @pytest.mark.parametrize("value", [12345678, 1.5, True, ["a"], {"a": "b"}])
+    def test_what_yaml_makes_of_a_value_without_quotes_is_refused(self, value: object) -> None:
+        for kind in {*KINDS.values(), None}:
+            assert rules.reason(value, kind) == "is not a string; put it in quotes"
 
-        for value in (base64.urlsafe_b64encode(raw).decode(), base64.b64encode(raw).decode()):
-            assert (rules.reason(value, rules.KEY) is None) is fit
-            for form in (value, value.rstrip("=") or value, value[:-2], value + "\n", f" {value}", value + "="):
-                assert (rules.reason(form, rules.KEY) is None) is backend_takes(form)
+    def test_an_empty_optional_secret_is_not_given(self) -> None:
+        for empty in ("", " ", "\n", None):
+            assert rules.findings(dict.fromkeys([*rules.OPTIONAL, "vault_of_ours"], empty), {}) == []
+            assert all(
+                backend_findings(name, empty) == [] for name in ("encryption_key_old", "notify_urls", "sentry_dsn")
+            )
+            assert backend_findings("secret_key", empty) == [("backend_secret_key", "is not set")]
+
+    @pytest.mark.parametrize("value", [value for name, value, why in CASES if name == "secret_key" and why is None])
+    def test_a_fit_password_arrives_as_it_is(self, value: str) -> None:
+        """At PostgreSQL, Redis and the backend: in each form that a role writes it in."""
+        wiring = yaml.safe_load((ROOT / "inventories/prod/group_vars/all/00-wiring.yml").read_text())
+        for name in ("backend_database_url", "backend_redis_url"):
+            secrets = {"vault_postgres_password": value, "vault_redis_password": value}
+            url = str(Templar(loader=DataLoader(), variables=secrets).template(trust_as_template(wiring[name])))
+            assert unquote(str(urlsplit(url).password)) == value
+            assert urlsplit(url).port in (5432, 6379)
+        pgpass = evaluate("postgres", "__postgres_secrets.postgres_pgpass", postgres_superuser_password=value)
+        pgpass = str(pgpass).rstrip("\n")
+        assert re.sub(r"\\(.)", r"\1", pgpass.removeprefix("*:*:*:postgres:")) == value
+        assert scram_verifier(value, "salt").startswith("SCRAM-SHA-256$")
+        acl = render("redis", "secrets/redis_acl.j2", redis_password=value, redis_health_password=value)
+        assert acl.count(f"on #{sha256(value.encode()).hexdigest()} ") == 2
+
+    def test_a_registry_password_may_be_a_file_of_json(self) -> None:
+        assert rules.reason('{\n  "private_key": "secret"\n}', rules.TOKEN) is None
+        assert rules.reason("glpat-q7Zp2\n", rules.TOKEN) == "begins or ends with a blank or a line end"
 
     def test_a_word_in_the_base64_of_a_key_is_chance(self) -> None:
         value = "tQ3vN8zLr5WcY1pKchangemeQ7Zp2Lw9Xk4rT8vB0hs="

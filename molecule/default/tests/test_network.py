@@ -92,9 +92,7 @@ def test_a_route_into_the_stacks_network_leads_nowhere(machine: hosts.Host, neig
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("/opt/tradingbot/logs", "10001:10001 750"),
         ("/opt/tradingbot/models", "10001:10001 750"),
-        ("/opt/tradingbot/cache", "10001:10001 750"),
         ("/var/lib/docker/volumes/tradingbot_postgres_data/_data", "70:70 700"),
         ("/var/lib/docker/volumes/tradingbot_redis_data/_data", "999:1000 755"),
     ],
@@ -103,15 +101,19 @@ def test_data_belongs_to_its_service(machine: hosts.Host, path: str, expected: s
     assert output_of(machine, f"stat -c '%u:%g %a' {path}") == expected
 
 
-def test_the_backend_writes_logs_and_cache_and_reads_models(machine: hosts.Host) -> None:
+def test_the_backend_reads_models_and_runs_nothing_that_it_writes(machine: hosts.Host) -> None:
     run = "docker exec tradingbot-worker-1"
     output_of(machine, "install -o 10001 -g 10001 -m 0440 /dev/null /opt/tradingbot/models/test-model")
     try:
         output_of(machine, f"{run} cat /app/models/test-model")
         assert "Read-only file system" in run_on(machine, f"{run} touch /app/models/other").stderr
-        for folder in ("logs", "cache", "tmp"):
-            place = f"/app/{folder}" if folder != "tmp" else "/tmp"
-            output_of(machine, f"{run} touch {place}/test-file && {run} rm {place}/test-file")
+        for folder in ("/app/logs", "/app/cache", "/tmp"):
+            file = f"{folder}/test-file"
+            output_of(machine, f"{run} cp /bin/true {file}")
+            assert "Permission denied" in run_on(machine, f"{run} {file}").stderr, folder
+            large = run_on(machine, f"{run} dd if=/dev/zero of={file} bs=1M count=80")
+            assert "No space left on device" in large.stderr, folder
+            output_of(machine, f"{run} rm {file}")
     finally:
         output_of(machine, "rm -f /opt/tradingbot/models/test-model")
 

@@ -1,5 +1,6 @@
 """Signing in, exchanging refresh tokens, and ending sessions."""
 
+import asyncio
 from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
@@ -162,14 +163,14 @@ async def end_session(session: AsyncSession, user_id: UUID, session_id: UUID) ->
         raise NotFoundError("There is no such session.")
 
 
-def require_good_password(password: str, email: str, field: str) -> None:
+async def require_good_password(password: str, email: str, field: str) -> None:
     """Sees whether a password may be used.
 
     Raises:
         UnprocessableError: saying at `field` why not.
     """
     try:
-        user_service.check_password(password, email)
+        await asyncio.to_thread(user_service.check_password, password, email)
     except ValueError as error:
         raise not_valid(field, str(error)) from None
 

@@ -33,9 +33,13 @@ PRIVATE_NETWORKS = [
 ]
 
 
-def _checked(check: secret_policy.Check) -> AfterValidator:
+def _checked(name: str) -> AfterValidator:
+    rule = secret_policy.SETTINGS[name]
+
     def validate(value: SecretStr) -> SecretStr:
-        check(value.get_secret_value())
+        why = rule.problem(value.get_secret_value())
+        if why is not None:
+            raise ValueError(f"{why}; {rule.fix}")
         return value
 
     return AfterValidator(validate)
@@ -70,7 +74,7 @@ class _Settings(BaseSettings):
 class DatabaseSettings(_Settings):
     """PostgreSQL: where it is and how long it may take (seconds)."""
 
-    database_url: Annotated[SecretStr, _checked(secret_policy.check_database_url)]
+    database_url: Annotated[SecretStr, _checked("database_url")]
     database_pool_size: PositiveInt = 5
     database_max_overflow: Annotated[int, Field(ge=0)] = 1
     database_pool_timeout: PositiveFloat = 2.0
@@ -83,24 +87,25 @@ class DatabaseSettings(_Settings):
 class RedisSettings(_Settings):
     """Redis: where it is and how long it may take (seconds)."""
 
-    redis_url: Annotated[SecretStr, _checked(secret_policy.check_redis_url)]
+    redis_url: Annotated[SecretStr, _checked("redis_url")]
     redis_timeout: PositiveFloat = 2.0
 
 
 class SecuritySettings(_Settings):
     """The keys that tokens and stored credentials depend on."""
 
-    secret_key: Annotated[SecretStr, _checked(secret_policy.check_secret_key)]
-    webhook_secret: Annotated[SecretStr, _checked(secret_policy.check_webhook_secret)]
-    encryption_key: Annotated[SecretStr, _checked(secret_policy.check_encryption_key)]
+    secret_key: Annotated[SecretStr, _checked("secret_key")]
+    webhook_secret: Annotated[SecretStr, _checked("webhook_secret")]
+    encryption_key: Annotated[SecretStr, _checked("encryption_key")]
     # The key before the last rotation: still read, until `tradingbot encryption-key re-encrypt` has run.
-    encryption_key_old: Annotated[SecretStr, _checked(secret_policy.check_encryption_key)] | None = None
+    encryption_key_old: Annotated[SecretStr, _checked("encryption_key_old")] | None = None
 
     @model_validator(mode="after")
     def secrets_differ(self) -> Self:
-        values = {self.secret_key, self.webhook_secret, self.encryption_key}
-        if len(values) < 3:
-            raise ValueError("SECRET_KEY, WEBHOOK_SECRET and ENCRYPTION_KEY must differ from each other")
+        given = {name: getattr(self, name) for name in secret_policy.OURS}
+        values = {name: value.get_secret_value() for name, value in given.items() if value is not None}
+        for same in secret_policy.reused(values, secret_policy.OURS):
+            raise ValueError(f"{', '.join(same).upper()} must differ from each other")
         return self
 
 
@@ -156,14 +161,14 @@ class TradingSettings(_Settings):
 class ObservabilitySettings(_Settings):
     """What is reported where. Sentry and notifications are off unless their address is given."""
 
-    sentry_dsn: Annotated[SecretStr, _checked(secret_policy.check_sentry_dsn)] | None = None
+    sentry_dsn: Annotated[SecretStr, _checked("sentry_dsn")] | None = None
     slow_request_ms: PositiveInt = 1000
     # Where web workers share their counts: a file system in memory, best of all.
     metrics_dir: Path = Path(tempfile.gettempdir())
     # Who may read /metrics at the web port.
     metrics_networks: Annotated[list[IPv4Network | IPv6Network], NoDecode] = PRIVATE_NETWORKS
     # Addresses in Apprise's form, separated by blanks or line ends: they hold credentials.
-    notify_urls: SecretStr | None = None
+    notify_urls: Annotated[SecretStr, _checked("notify_urls")] | None = None
     notify_events: Annotated[list[Literal["fill", "refusal", "failure"]], NoDecode] = [
         "fill",
         "refusal",

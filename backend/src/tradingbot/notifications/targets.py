@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from tradingbot.core.redaction import redact
 from tradingbot.core.refusal import SettingsRefusedError
+from tradingbot.core.secret_policy import notify_urls
 from tradingbot.notifications.notifier import Kind
 
 _LONGEST_TEXT = 1500
@@ -86,7 +87,7 @@ def targets_of(urls: str) -> list[Target]:
         secure_logging=True,
     )
     targets, wrong = [], []
-    for number, url in enumerate(re.split(r",?\s+|,(?=[A-Za-z][A-Za-z0-9+.\-]*://)", urls.strip()), start=1):
+    for number, url in enumerate(notify_urls(urls), start=1):
         plugin = apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
         if plugin is None:
             wrong.append(f"NOTIFY_URLS: address {number} is not one that Apprise can use")

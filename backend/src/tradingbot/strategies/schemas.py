@@ -22,7 +22,6 @@ from tradingbot.inference.manifest import NAME
 from tradingbot.strategies.models import ModelMode, Sizing
 from tradingbot.strategies.symbols import without_repetition
 
-_LONGEST_SECRET = 512
 _SETTINGS: dict[str, JsonValue] = {
     "name": "BTC trend",
     "exchange_account_id": None,
@@ -49,9 +48,9 @@ _URL = "https://bot.example.org/api/v1/webhooks/tradingview/tbw_0Yw6…"
 
 def _secret(value: SecretStr) -> SecretStr:
     text = value.get_secret_value().strip()
-    if len(text) > _LONGEST_SECRET or not text.isprintable():
-        raise ValueError(f"must have at most {_LONGEST_SECRET} printable characters")
-    secret_policy.check_webhook_secret(text)
+    why = secret_policy.strategy_secret_problem(text)
+    if why is not None:
+        raise ValueError(f"{why}; leave it out to have one made")
     return SecretStr(text)
 
 

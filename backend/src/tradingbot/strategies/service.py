@@ -103,7 +103,7 @@ async def rotate_token(session: AsyncSession, strategy: Strategy, secret_key: st
 
 
 async def set_secret(session: AsyncSession, strategy: Strategy, secret: str | None, secret_key: str) -> str:
-    """Sets what alerts of the strategy may carry as `secret`, made here if it is not given."""
+    """Sets what alerts of the strategy must carry as `secret`, made here if it is not given."""
     secret = secret or secrets.token_urlsafe(_SECRET_BYTES)
     strategy.secret_hash = hash_token(secret, secret_key)
     await session.flush()
@@ -111,7 +111,7 @@ async def set_secret(session: AsyncSession, strategy: Strategy, secret: str | No
 
 
 async def clear_secret(session: AsyncSession, strategy: Strategy) -> None:
-    """Lets alerts carry no secret but WEBHOOK_SECRET."""
+    """Asks no secret of alerts any more; one that they carry must be WEBHOOK_SECRET."""
     strategy.secret_hash = None
     await session.flush()
 

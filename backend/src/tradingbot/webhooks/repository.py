@@ -26,23 +26,24 @@ WITH sent AS (
     SELECT * FROM unnest(
         $1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::text[],
         $8::numeric[], $9::numeric[], $10::numeric[], $11::text[], $12::text[], $13::timestamptz[],
-        $14::jsonb[]
+        $14::jsonb[], $15::boolean[]
     ) WITH ORDINALITY AS sent (
         token_hash, secret_hash, dedup_key, received_at, symbol, action, market_position,
-        position_size, quantity, price, order_id, comment, sent_at, payload, number
+        position_size, quantity, price, order_id, comment, sent_at, payload, has_everyones_secret, number
     )
 ), addressed AS MATERIALIZED (
     SELECT
         sent.*,
         strategies.id AS strategy_id,
         strategies.user_id,
-        COALESCE(strategies.max_alert_age, $15::int) AS max_age,
-        COALESCE(sent.secret_hash = strategies.secret_hash, sent.secret_hash IS NULL) AS is_trusted,
+        COALESCE(strategies.max_alert_age, $16::int) AS max_age,
+        sent.has_everyones_secret
+            OR sent.secret_hash IS NOT DISTINCT FROM strategies.secret_hash AS is_trusted,
         (
             SELECT signals.id FROM signals
             WHERE signals.strategy_id = strategies.id AND signals.dedup_key = sent.dedup_key
-                AND (NOT starts_with(sent.dedup_key, $17::text)
-                     OR signals.received_at > sent.received_at - $16::interval)
+                AND (NOT starts_with(sent.dedup_key, $18::text)
+                     OR signals.received_at > sent.received_at - $17::interval)
         ) AS earlier_id
     FROM sent
     JOIN strategies ON strategies.webhook_token_hash = sent.token_hash AND strategies.is_active
@@ -67,8 +68,8 @@ WITH sent AS (
     FROM new ORDER BY strategy_id, dedup_key
     ON CONFLICT (strategy_id, dedup_key) DO UPDATE
         SET dedup_key = signals.dedup_key || ':' || EXTRACT(epoch FROM signals.received_at)
-        WHERE starts_with(excluded.dedup_key, $17::text)
-            AND signals.received_at <= excluded.received_at - $16::interval
+        WHERE starts_with(excluded.dedup_key, $18::text)
+            AND signals.received_at <= excluded.received_at - $17::interval
     RETURNING id, strategy_id, dedup_key
 ), kept AS MATERIALIZED (
     SELECT new.number, stored.strategy_id, stored.id FROM new JOIN stored USING (strategy_id, dedup_key)
@@ -76,13 +77,13 @@ WITH sent AS (
     INSERT INTO outbox (task, strategy_id, signal_id)
     SELECT 'signal', strategy_id, id FROM kept ORDER BY number
 )
-SELECT judged.number, is_trusted, is_stale, max_age, earlier_id, kept.id AS new_id
+SELECT judged.number, judged.strategy_id, is_trusted, is_stale, max_age, earlier_id, kept.id AS new_id
 FROM judged LEFT JOIN kept USING (number)
 """
 
 
 class NewAlert(NamedTuple):
-    """An alert as it is stored. `secret_hash` is that of a secret that only the strategy can know.
+    """An alert as it is stored, and what it shows. `secret_hash` is that of any secret but WEBHOOK_SECRET.
 
     `payload` is JSON. The fields are in the order of the statement's parameters.
     """
@@ -101,11 +102,13 @@ class NewAlert(NamedTuple):
     comment: str | None
     sent_at: datetime | None
     payload: str
+    has_everyones_secret: bool
 
 
 class Verdict(NamedTuple):
     """What came of an alert. Trusted, not stale, and no id: another one was quicker, ask again."""
 
+    strategy_id: UUID
     is_trusted: bool
     is_stale: bool
     max_age: int

@@ -4,6 +4,8 @@ import hmac
 from datetime import datetime
 from uuid import UUID
 
+import structlog
+
 from tradingbot.core import strict_json
 from tradingbot.core.errors import ForbiddenError, NotFoundError, UnprocessableError
 from tradingbot.core.settings import Settings
@@ -13,6 +15,11 @@ from tradingbot.webhooks.intake import Intake
 from tradingbot.webhooks.parsing import ParsedAlert
 from tradingbot.webhooks.repository import NewAlert, Verdict
 from tradingbot.webhooks.schemas import Receipt
+
+log = structlog.stdlib.get_logger("tradingbot.webhooks")
+
+_WRONG = "The secret in the alert is wrong."
+_MISSING = 'The strategy has a secret and the alert has none: put it in as "secret", or delete it.'
 
 
 class StaleError(UnprocessableError):
@@ -36,7 +43,8 @@ async def receive(
 
     Raises:
         NotFoundError: no active strategy has the token.
-        ForbiddenError: the alert has a secret, and it is neither the strategy's nor WEBHOOK_SECRET.
+        ForbiddenError: the alert's secret is neither the strategy's nor WEBHOOK_SECRET, or it has none and
+            the strategy has one.
         StaleError: it was sent too long ago and is not stored yet, or will be sent in the future.
         UnavailableError: PostgreSQL is away or slow.
     """
@@ -51,9 +59,14 @@ async def receive(
 def _to_store(token: str, parsed: ParsedAlert, received_at: datetime, settings: Settings) -> NewAlert:
     key = settings.secret_key.get_secret_value()
     alert = parsed.alert
+    # Both comparisons tell nothing by the time they take: this one is made for that; the database compares
+    # keyed hashes, and nobody without the key can choose how much of a hash is right.
+    has_everyones_secret = alert.secret is not None and hmac.compare_digest(
+        alert.secret.encode(), settings.webhook_secret.get_secret_value().encode()
+    )
     return NewAlert(
         hash_token(token, key),
-        _hash_of_other(alert.secret, settings.webhook_secret.get_secret_value(), key),
+        None if alert.secret is None or has_everyones_secret else hash_token(alert.secret, key),
         dedup_key(alert, parsed.payload),
         received_at,
         alert.symbol,
@@ -66,25 +79,17 @@ def _to_store(token: str, parsed: ParsedAlert, received_at: datetime, settings: 
         alert.comment,
         alert.timenow,
         strict_json.dumps(parsed.payload),
+        has_everyones_secret,
     )
-
-
-def _hash_of_other(secret: str | None, everyones: str, key: str) -> str | None:
-    """Gives None if there is nothing to be compared with the strategy's secret.
-
-    Both comparisons tell nothing by the time they take: the first is made for that; the second compares keyed
-    hashes, and nobody without the key can choose how much of a hash is right.
-    """
-    if secret is None or hmac.compare_digest(secret.encode(), everyones.encode()):
-        return None
-    return hash_token(secret, key)
 
 
 def _answer(alert: NewAlert, verdict: Verdict | None) -> Receipt:
     if verdict is None:
         raise _unknown()
     if not verdict.is_trusted:
-        raise ForbiddenError("The secret in the alert is wrong.")
+        reason = _MISSING if alert.secret_hash is None else _WRONG
+        log.warning("an alert was refused", reason=reason, strategy=str(verdict.strategy_id))
+        raise ForbiddenError(reason)
     if verdict.earlier_id is not None:
         return _receipt(verdict.earlier_id, is_new=False)
     if verdict.is_stale and alert.sent_at is not None:
