@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import failures, stack_services, stack_volumes, target
+from . import failures, stack_network, stack_services, stack_volumes, target
 from .stack_services import Problem, problem
 
 # What is still well.
@@ -37,6 +37,7 @@ THRESHOLDS: dict[str, Any] = {
     "backup_max_hours": 26,
     "clock_synchronised": True,
     "clock_offset_seconds": 30,
+    "from_outside": True,
 }
 SERVICES = ("postgres", "redis", "backend", "worker", "nginx")
 # Where the backend listens in its container, and what it says there of itself.
@@ -57,6 +58,7 @@ class Settings:
     services: list[str] = field(default_factory=lambda: list(SERVICES))
     certificate: str = ""
     backup_dir: str = ""
+    firewall: bool = True
     thresholds: dict[str, Any] = field(default_factory=dict)
     controller_time: float | None = None
     timeout: float = 4.0
@@ -69,7 +71,7 @@ class Settings:
 
 
 def look(settings: Settings) -> dict[str, Any]:
-    """Return what was found: services, slots, host, tls, schema, queue, backup, web, and all problems."""
+    """Return what was found: services, slots, host, tls, schema, queue, backup, web, network, and all problems."""
     folder = Path(settings.project_dir)
     slots = stack_services.read_slots(folder)
     lock = stack_services.deploy_lock()
@@ -89,6 +91,7 @@ def look(settings: Settings) -> dict[str, Any]:
         ready = ask(readiness, by_service.get(slots.service), settings.timeout) if slots.service else None
         proxy = ask(proxy_state, by_service.get("nginx"), settings.timeout) if "nginx" in settings.services else None
         tls = ask(certificate, settings, folder) if "nginx" in settings.services else None
+        network = ask(network_state, found or [], settings)
         report: dict[str, Any] = {
             "services": services.result(),
             "slots": {"active": slots.active, "releases": slots.releases, "worker": slots.worker, "lock": lock},
@@ -98,11 +101,14 @@ def look(settings: Settings) -> dict[str, Any]:
             "web": _result(web),
             "readiness": _result(ready),
             "proxy": _result(proxy),
+            "network": _result(network),
             "tls": _result(tls),
             "backup": backup_age(Path(settings.backup_dir or folder / "backups"), time.time()),
         }
     report["schema"] = (report["status"] or {}).get("schema")
     report["queue"] = (report["status"] or {}).get("queue")
+    closed = stack_network.problems(report["network"], report["web"])
+    report["network"]["problems"] = closed
     if found is None:
         why = f"no engine answers at {settings.socket}"
         problems = [problem("Docker", why, "`systemctl status docker` on the host says why; `systemctl start docker`")]
@@ -116,8 +122,11 @@ def look(settings: Settings) -> dict[str, Any]:
         problems += stack_volumes.database_problems(report["database_error"])
         problems += status_problems(report["status"], settings) if "worker" in running else []
         problems += readiness_problems(report["readiness"]) if slots.service in running else []
-        problems += web_problems(report["web"]) if "nginx" in running else []
+        # Without its rules the engine itself takes the connections of loopback, and answers nothing.
+        if "nginx" in running and not report["network"]["rules"]:
+            problems += web_problems(report["web"])
         problems += proxy_problems(report["proxy"], slots, folder) if "nginx" in running else []
+    problems += closed
     problems += host_problems(report["host"], settings)
     least = float(settings.limit("disk_free_percent"))
     problems += stack_volumes.volume_problems(report["host"]["volumes"], least)
@@ -435,6 +444,18 @@ def web_problems(web: dict[str, Any] | None) -> Iterator[Problem]:
     if web is not None and web["status"] != http.client.OK:
         fix = "`tradingbot logs --tail 50 nginx backend` on the host says why"
         yield problem("web server", f"{web['url'] or 'it'} gives no health of the backend: {web['error']}", fix)
+
+
+def network_state(found: list[dict[str, Any]], settings: Settings) -> dict[str, Any]:
+    """Return what lies between clients and the containers."""
+    running = {stack_services.service_of(one): one for one in found if (one.get("State") or {}).get("Running")}
+    name = server_name(Path(settings.project_dir))
+
+    def ask(scheme: str, host: str, port: int, timeout: float) -> tuple[int, str]:
+        return _ask(scheme, host, port, "/api/v1/health", name, min(timeout, settings.timeout))
+
+    knock = ask if settings.limit("from_outside") else None
+    return stack_network.look(list(running.values()), running.get("nginx"), settings.firewall, knock)
 
 
 def proxy_state(container: dict[str, Any] | None, timeout: float) -> dict[str, Any] | None:

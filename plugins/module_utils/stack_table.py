@@ -82,6 +82,10 @@ def _facts(report: dict[str, Any]) -> list[list[str]]:
     if report["web"] is not None:
         web = report["web"]
         rows.append(["web", web["error"] or f"{web['url']} answers in {web['milliseconds']} ms"])
+    outside = report["network"]["outside"]
+    if outside is not None:
+        answer = outside["error"] or f"{outside['url']} answers in {outside['milliseconds']} ms"
+        rows.append(["from outside", answer])
     if report["proxy"] is not None:
         on = report["proxy"]["maintenance"]
         rows.append(["maintenance", "unknown" if on is None else "ON: all but webhooks gets 503" if on else "off"])

@@ -213,6 +213,11 @@ facts:
           rendered is the one that was confirmed, and is loaded, C(enabled) whether its unit runs now and after a
           reboot.
       type: dict
+    network:
+      description:
+        - What keeps clients from the containers of O(project), each like one of RV(problems). Not among these, for the
+          role mends it.
+      type: list
 """
 
 import importlib.util
@@ -227,7 +232,12 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tradingbot.stack.plugins.module_utils import target
+from ansible_collections.tradingbot.stack.plugins.module_utils import (
+    stack_health,
+    stack_network,
+    stack_services,
+    target,
+)
 
 Problem = dict[str, str]
 
@@ -515,13 +525,20 @@ def daemon_options_pending(docker: dict[str, str], path: Path = DAEMON_JSON) -> 
     return int(since) > 0 and written > int(since) / 1e6
 
 
-def firewall_confirmed(module: Any) -> bool:
-    """Tell whether the rendered ruleset is the confirmed one and is loaded."""
-    nft = module.get_bin_path("nft", opt_dirs=["/usr/sbin"])
-    if not nft or not RULESET.exists() or not CONFIRMED_RULESET.exists():
+def firewall_confirmed() -> bool:
+    """Return whether the rendered ruleset is the confirmed one and is loaded."""
+    if not RULESET.exists() or not CONFIRMED_RULESET.exists():
         return False
-    same = RULESET.read_bytes() == CONFIRMED_RULESET.read_bytes()
-    return bool(same and module.run_command([nft, "list", "table", "inet", "tradingbot"])[0] == 0)
+    return RULESET.read_bytes() == CONFIRMED_RULESET.read_bytes() and not stack_network.firewall_difference()
+
+
+def network_problems(project: str, firewall: bool) -> list[Problem]:
+    """Return what keeps clients from the containers of *project*; nothing when it has none."""
+    found = stack_services.containers(project)
+    if not found:
+        return []
+    settings = stack_health.Settings(project=project, firewall=firewall)
+    return stack_network.problems(stack_health.network_state(found, settings), None)
 
 
 def gather(module: Any) -> dict[str, Any]:
@@ -550,9 +567,10 @@ def gather(module: Any) -> dict[str, Any]:
         },
         "firewall": {
             "installed": RULESET.exists() or CONFIRMED_RULESET.exists(),
-            "confirmed": firewall_confirmed(module),
+            "confirmed": firewall_confirmed(),
             "enabled": enabled(unit(module, "tradingbot-firewall.service")),
         },
+        "network": network_problems(module.params["project"], bool(module.params["firewall"])),
     }
 
 

@@ -11,10 +11,10 @@ short_description: Looks whether a host's stack is well
 version_added: "0.3.0"
 description:
   - Looks at the containers of the stack, at which of the backend's slots gets requests, at the host's disks, memory and
-    clock, at the certificate, the database's schema, the queue of signals and the newest backup, all side by side, and
-    returns what it found with all problems together, each with a way out.
+    clock, at the way of a client's packets, the certificate, the database's schema, the queue of signals and the newest
+    backup, all side by side, and returns what it found with all problems together, each with a way out.
   - Changes nothing, and does not fail on what it finds. Also a host without an engine gets an answer.
-  - Needs root on the host, and nothing but Python, Docker and openssl there.
+  - Needs root on the host, and nothing but Python, Docker, openssl, iproute2, iptables and nftables there.
 author:
   - The tradingbot.stack maintainers (@tradingbot)
 options:
@@ -47,6 +47,11 @@ options:
     description: Seconds that a question to a service may take.
     type: float
     default: 4
+  firewall:
+    description: Whether the host is meant to have the stack's own firewall, the nftables table C(inet tradingbot).
+    type: bool
+    default: true
+    version_added: "0.4.0"
   thresholds:
     description: What is still well. What is not given has its default.
     type: dict
@@ -88,6 +93,14 @@ options:
         description: Seconds that the host's clock may differ from O(controller_time), the way to the host included.
         type: int
         default: 30
+      from_outside:
+        description:
+          - Whether the web server must answer a client that is not on the host. The client has an address in
+            192.0.2.0/24 (RFC 5737) and a network namespace of its own, for as long as the question takes.
+          - Not asked when the web server is published on loopback only.
+        type: bool
+        default: true
+        version_added: "0.4.0"
 attributes:
   check_mode:
     description: Does the same in check mode.
@@ -262,6 +275,24 @@ web:
   description: What the backend's health answers through the web server's published port, C(status) 200 being well.
   returned: always
   type: dict
+network:
+  description:
+    - What lies between clients and the containers. C(forwarding) has the kernel settings that are off, each with the
+      files that say so; C(firewall) tells in what the loaded table differs from the confirmed rules; C(rules) names
+      ports and networks that have lost Docker's rules, C(flushed_by) who may have flushed them, and C(problems) those
+      of RV(problems) that come of it.
+    - C(outside) is what the web server answers to a client from outside; C(status) is 0 when nothing answers. Null when
+      nobody asked.
+  returned: always
+  type: dict
+  version_added: "0.4.0"
+  sample:
+    forwarding: {net.ipv4.ip_forward: [/etc/sysctl.d/99-hardening.conf]}
+    firewall: ""
+    rules: [port 443 of nginx]
+    flushed_by: [nftables.service]
+    outside: {url: "https://203.0.113.7:443", source: 192.0.2.2, status: 0, milliseconds: 0, error: no connection}
+    problems: []
 proxy:
   description: What nginx runs; its C(configuration), the C(active) slot and whether there is C(maintenance).
   returned: always
@@ -287,6 +318,7 @@ def main() -> None:
             "backup_dir": {"type": "path"},
             "controller_time": {"type": "float"},
             "timeout": {"type": "float", "default": 4},
+            "firewall": {"type": "bool", "default": True},
             "thresholds": {"type": "dict", "default": {}, "options": thresholds},
         },
         supports_check_mode=True,

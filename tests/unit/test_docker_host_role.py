@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.tradingbot.stack.plugins.module_utils import stack_network
 from rendering import evaluate, render
 
 ROLE = "docker_host"
@@ -108,6 +109,37 @@ def test_firewall_takes_further_rules() -> None:
     extra = [{"ports": [5432, 6379], "sources": ["10.0.0.5"]}, {"ports": [9000], "sources": []}]
     found = rules(docker_host_firewall_web_ports=[], docker_host_firewall_rules=extra)
     assert found == ["meta l4proto tcp ct original proto-dst { 5432, 6379 } ip saddr 10.0.0.5 accept"]
+
+
+def test_the_health_check_s_client_gets_in_where_not_everybody_may() -> None:
+    found = rules(docker_host_firewall_web_sources=["198.51.100.0/24"])
+    look = f"ct original proto-dst {{ 80, 443 }} ip saddr {stack_network.OUTSIDE} accept"
+    assert [rule.removeprefix("meta l4proto tcp ") for rule in found] == [
+        "ct original proto-dst { 80, 443 } ip saddr 198.51.100.0/24 accept",
+        look,
+    ]
+    assert look not in " ".join(rules(docker_host_firewall_web_sources=["0.0.0.0/0"]))
+
+
+def test_forwarding_is_a_kernel_setting_that_others_do_not_take_away() -> None:
+    settings = evaluate(ROLE, "__docker_host_sysctls", docker_host_sysctls={"vm.swappiness": 1})
+    assert settings == {"net.ipv4.ip_forward": 1, "vm.swappiness": 1}
+
+
+@pytest.mark.parametrize(
+    ("unit", "commands"),
+    [
+        ("nftables", {"ExecStartPost", "ExecReload", "ExecStopPost"}),
+        ("netfilter-persistent", {"ExecStartPost", "ExecStopPost"}),  # it has no reload of its own
+    ],
+)
+def test_units_that_flush_rules_have_them_loaded_again(unit: str, commands: set[str]) -> None:
+    text = render(ROLE, f"etc/systemd/system/{unit}.service.d/tradingbot.conf.j2")
+    lines = [line.partition("=") for line in text.splitlines() if line.startswith("Exec")]
+    assert {name for name, _, _ in lines} == commands
+    # A start that waited for another unit's would wait for ever: that one comes after it.
+    assert {does for _, _, does in lines} == {"-/usr/bin/systemctl --no-block restart tradingbot-rules.service"}
+    assert f"{unit}.service" in stack_network.RULE_LOADERS
 
 
 def test_firewall_is_one_transaction_that_drops_by_itself() -> None:

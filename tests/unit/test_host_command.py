@@ -22,6 +22,7 @@ import yaml
 from ansible_collections.tradingbot.stack.plugins.module_utils import (
     container_failure,
     stack_health,
+    stack_network,
     stack_services,
     target,
 )
@@ -31,13 +32,14 @@ from ansible_collections.tradingbot.stack.plugins.module_utils.host_command impo
     cli,
     containers,
     maintenance,
+    rules,
     stack,
     versions,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ROOT / "roles" / "docker_host" / "files"
-VERBS = re.split(r"\s+", "up down restart logs ps build clean health version psql redis-cli exec maintenance")
+VERBS = re.split(r"\s+", "up down restart logs ps build clean health version psql redis-cli exec maintenance rules")
 IMAGE = "tradingbot-backend:0.3.0-0123456789ab"
 OLD_IMAGE = "tradingbot-backend:0.2.0-0123456789ab"
 
@@ -73,6 +75,7 @@ class Host:
             "project_dir": str(folder),
             "project": "tradingbot",
             "services": ["postgres", "redis", "backend", "nginx"],
+            "firewall": True,
             "thresholds": {},
         }
         self.settings_file = folder / "command.json"
@@ -92,9 +95,11 @@ class Host:
         monkeypatch.setattr(os, "geteuid", lambda: 0)
         monkeypatch.setattr(os, "execvp", self.become)
         monkeypatch.setattr(subprocess, "call", self.call)
-        for module in (stack_health, clean, build):
+        for module in (stack_health, clean, build, rules):
             monkeypatch.setattr(module, "run", self.run)
         monkeypatch.setattr(sys, "stdin", io.StringIO())
+        network = {"forwarding": {}, "firewall": "", "rules": [], "flushed_by": [], "outside": None}
+        monkeypatch.setattr(stack_network, "look", lambda *_: dict(network))
 
     def record(self, **changes: Any) -> None:
         stored = {"active": "blue", "slots": {"blue": "0.3.0-1", "green": None}, "worker": "0.3.0-1"}
@@ -760,3 +765,74 @@ def test_the_playbooks_name_the_services_that_the_command_knows() -> None:
 
 def test_containers_and_stack_agree_on_what_is_stopped_last() -> None:
     assert set(containers.STORES) < set(stack_health.SERVICES)
+
+
+class TestRules:
+    """What `rules` does about what was flushed."""
+
+    @pytest.fixture(autouse=True)
+    def kernel(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Rules of the kernel: an engine that starts writes them, unless it has forgotten a port."""
+        self.firewall, self.engine, self.forgotten = True, True, False
+        host.answers["is-active"] = (0, "active\n", "")
+
+        def run(command: list[str], timeout: float) -> tuple[int, str, str]:
+            line = " ".join(command)
+            self.firewall = self.firewall or line == "systemctl restart tradingbot-firewall.service"
+            self.engine = self.engine or (line == "systemctl restart docker.service" and not self.forgotten)
+            self.engine = self.engine or line == "docker restart tradingbot-nginx-1"
+            return host.run(command, timeout)
+
+        monkeypatch.setattr(rules, "run", run)
+        monkeypatch.setattr(stack_network, "firewall_difference", lambda: "" if self.firewall else "it is gone")
+        monkeypatch.setattr(stack_network, "missing_rules", lambda _: [] if self.engine else ["port 443 of nginx"])
+        monkeypatch.setattr(
+            stack_network,
+            "missing_ports",
+            lambda one: [] if self.engine or "nginx" not in one["Name"] else ["port 443 of nginx"],
+        )
+
+    def changed(self, host: Host) -> list[str]:
+        return [" ".join(command) for command in host.ran if command[1] in ("restart", "reset-failed")]
+
+    def test_nothing_is_touched_when_all_is_there(self, host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+        assert do("rules") == 0
+        assert capsys.readouterr().out == "Docker's rules are in place\n"
+        assert self.changed(host) == []
+
+    def test_the_firewall_comes_back(self, host: Host) -> None:
+        self.firewall = False
+        assert do("rules") == 0
+        assert self.changed(host) == ["systemctl restart tradingbot-firewall.service"]
+
+    def test_a_firewall_that_is_off_stays_off(self, host: Host) -> None:
+        self.firewall = False
+        host.settings_file.write_text(json.dumps(host.settings | {"firewall": False}))
+        assert do("rules") == 0
+        assert self.changed(host) == []
+
+    def test_the_engine_writes_its_rules_when_it_restarts(self, host: Host) -> None:
+        self.engine = False
+        assert do("rules") == 0
+        assert self.changed(host) == ["systemctl reset-failed docker.service", "systemctl restart docker.service"]
+
+    def test_a_container_whose_ports_were_forgotten_is_restarted(
+        self, host: Host, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.engine, self.forgotten = False, True
+        assert do("rules") == 0
+        assert self.changed(host)[-1] == "docker restart tradingbot-nginx-1"
+        assert capsys.readouterr().out.splitlines()[-1].endswith("forgotten their ports: tradingbot-nginx-1")
+
+    def test_an_engine_that_does_not_run_is_left_alone(self, host: Host) -> None:
+        self.engine = False
+        host.answers["is-active"] = (3, "inactive\n", "")
+        assert do("rules") == 0
+        assert self.changed(host) == []
+
+    @pytest.mark.parametrize("words", ["restart docker.service", "docker restart"])
+    def test_what_does_not_work_is_told(self, host: Host, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+        self.engine, self.forgotten = False, True
+        host.answers[words] = (1, "", "it says no")
+        assert do("rules") == 1
+        assert "it says no" in capsys.readouterr().err

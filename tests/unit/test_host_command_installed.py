@@ -57,6 +57,7 @@ def test_as_installed_it_runs_alone(tmp_path: Path) -> None:
         "project_dir": "/opt/tradingbot",
         "project": "tradingbot",
         "services": ["postgres", "redis", "backend", "nginx"],
+        "firewall": True,
         "thresholds": {},
     }
 

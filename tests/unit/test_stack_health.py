@@ -19,7 +19,13 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.tradingbot.stack.plugins.module_utils import stack_health, stack_services, stack_table, target
+from ansible_collections.tradingbot.stack.plugins.module_utils import (
+    stack_health,
+    stack_network,
+    stack_services,
+    stack_table,
+    target,
+)
 from ansible_collections.tradingbot.stack.plugins.modules import stack_health as module
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,6 +137,16 @@ class Host:
         monkeypatch.setattr(stack_health, "run", self.programs.run)
         monkeypatch.setattr(stack_health, "_ask", self.answer)
         monkeypatch.setattr(stack_health, "WEB_ATTEMPTS", 1)
+        self.network: dict[str, Any] = {"forwarding": {}, "firewall": "", "rules": [], "flushed_by": []}
+        self.network["outside"] = {
+            "url": "https://192.0.2.9:443",
+            "source": "192.0.2.2",
+            "status": 200,
+            "milliseconds": 9,
+            "error": "",
+        }
+        self.asked: list[Any] = []
+        monkeypatch.setattr(stack_network, "look", self.look_at_network)
         monkeypatch.setattr(stack_services.deploy_lock, "__defaults__", (self.lock, None))
         # The machine that the tests run on may be full.
         space = {"path": str(folder), "free_mb": 900, "free_percent": 50.0, "free_inodes_percent": 50.0}
@@ -141,6 +157,10 @@ class Host:
 
     def answer(self, _scheme: str, _host: str, _port: int, path: str, *_: Any) -> tuple[int, str]:
         return self.ready if path == stack_health.READY else self.web
+
+    def look_at_network(self, *asked: Any) -> dict[str, Any]:
+        self.asked = list(asked)
+        return dict(self.network)
 
     def upstream(self, slot: str) -> None:
         text = f'# Written by a deploy.\nmap "" $active_backend {{ default backend-{slot}; }}\n'
@@ -174,6 +194,37 @@ def test_all_is_well(host: Host) -> None:
     assert report["backup"] is None
     assert report["proxy"]["maintenance"] is False
     json.dumps(report)
+
+
+def test_clients_that_do_not_get_in(host: Host) -> None:
+    host.network["forwarding"] = {"net.ipv4.ip_forward": []}
+    host.network["outside"] |= {"status": 0, "error": "no connection"}
+    (said,) = host.problems()
+    assert said.startswith("forwarding: net.ipv4.ip_forward is 0, so the host passes no packet on")
+    assert host.look()["network"]["problems"] == host.look()["problems"]
+    assert "from outside    no connection" in stack_table.health_text(host.look())
+
+
+def test_a_web_server_is_not_blamed_for_lost_rules(host: Host) -> None:
+    host.web = (0, "timed out")
+    host.network["rules"] = ["port 443 of nginx"]
+    (said,) = host.problems()
+    assert said.startswith("Docker's rules: they are gone for port 443 of nginx: something flushed them")
+
+
+def test_who_looks_from_outside_asks_the_web_server(host: Host) -> None:
+    assert host.problems() == []
+    containers, web, firewall, ask = host.asked
+    assert {one["Id"] for one in containers} == {f"id-{name}" for name in (*stack_health.SERVICES, "backend-blue")} - {
+        "id-backend"
+    }
+    assert (web["Id"], firewall) == ("id-nginx", True)
+    assert ask("https", "192.0.2.9", 443, 1.0) == (200, "")
+    host.settings.thresholds["from_outside"] = False
+    host.settings.firewall = False
+    host.replace("nginx", container("nginx", "exited"))
+    host.look()
+    assert host.asked[1:] == [None, False, None]
 
 
 def test_a_host_may_carry_some_services_only(host: Host) -> None:

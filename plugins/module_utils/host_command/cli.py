@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import failures
-from . import build, clean, containers, maintenance, versions
+from . import build, clean, containers, maintenance, rules, versions
 from .stack import FAILED, OK, USAGE, RefusedError, Stack, read_settings, refuse_without_root
 
 EXIT_CODES = """
@@ -89,6 +89,11 @@ def parser() -> argparse.ArgumentParser:
     with_json(
         verb("health", containers.health, "Look whether all is well. Changes nothing.", "tradingbot health --json")
     )
+    says = (
+        "Load the stack's firewall and Docker's rules again where they were flushed. Restarts Docker if need be;"
+        " containers go on running."
+    )
+    verb("rules", rules.rules, says, "tradingbot rules")
     says = "Show what runs, the releases that are kept, and the last deploys."
     with_json(verb("version", versions.version, says, "tradingbot version"))
     says = "Run psql as the superuser, in the database tradingbot. All that follows goes to psql."

@@ -34,6 +34,7 @@ class Stack:
     project: str
     services: tuple[str, ...]
     thresholds: dict[str, Any] = field(default_factory=dict)
+    firewall: bool = True
 
     @property
     def slots(self) -> stack_services.Slots:
@@ -94,6 +95,7 @@ class Stack:
             project=self.project,
             services=list(self.services),
             thresholds=self.thresholds,
+            firewall=self.firewall,
         )
 
 
@@ -105,7 +107,13 @@ def read_settings(path: Path = SETTINGS) -> Stack:
         services = [str(name) for name in found["services"]]
         if "backend" in services and "worker" not in services:
             services.insert(services.index("backend") + 1, "worker")
-        return Stack(Path(found["project_dir"]), str(found["project"]), tuple(services), dict(found["thresholds"]))
+        return Stack(
+            Path(found["project_dir"]),
+            str(found["project"]),
+            tuple(services),
+            dict(found["thresholds"]),
+            bool(found["firewall"]),
+        )
     except OSError as error:
         raise RefusedError(str(path), f"it cannot be read ({error.strerror})", again) from error
     except (ValueError, KeyError, TypeError) as error:
