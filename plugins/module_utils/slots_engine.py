@@ -93,7 +93,7 @@ class Engine:
 
     def _identity(self, service: str) -> str:
         # Asked over the engine's socket: it is asked often while a slot starts, and the command takes a core from that.
-        labels = {"project": "tradingbot", "service": service, "oneoff": "False"}
+        labels = {"project": self._layout.project, "service": service, "oneoff": "False"}
         filters = {"label": [f"com.docker.compose.{name}={value}" for name, value in labels.items()]}
         resource = f"/containers/json?all=true&filters={urllib.parse.quote(json.dumps(filters))}"
         found = target.docker_get(resource, timeout=self._timeout)
@@ -132,7 +132,7 @@ class Engine:
         done = self._run("docker", "compose", "exec", "-T", "worker", *ask)
         if done.returncode != 0:
             file = str(self._layout.releases / f"{release}.yaml")
-            once = ("-p", "tradingbot", "-f", file, "run", "--rm", "--no-deps", "-T", "tool")
+            once = ("-p", self._layout.project, "-f", file, "run", "--rm", "--no-deps", "-T", "tool")
             done = self._run("docker", "compose", *once, *ask)
         if done.returncode != 0:
             raise records.SlotError(

@@ -69,6 +69,10 @@ options:
     description: The Compose project whose own containers may hold O(ports).
     type: str
     default: tradingbot
+  project_dir:
+    description: Folder of the project, of which RV(facts) tells what the stack in it is called.
+    type: path
+    version_added: "0.4.0"
   network:
     description: The Docker network that the host is going to have.
     type: dict
@@ -197,6 +201,9 @@ facts:
     python:
       description: Whether the interpreter has the modules C(apt) and C(debian), which apt's modules need.
       type: dict
+    project:
+      description: Name of the Compose project in O(project_dir); empty when there is none.
+      type: str
     unset_sysctls:
       description:
         - Those of O(sysctls) that the kernel, or the file that a reboot reads, does not have with their values.
@@ -521,6 +528,7 @@ def gather(module: Any) -> dict[str, Any]:
         "connection": target.ssh_connection(),
         "packages": installed_packages(module, module.params["packages"]),
         "missing_files": [path for path in module.params["files"] if not os.path.exists(path)],
+        "project": target.compose_project(Path(module.params["project_dir"] or "/nowhere")),
         "unset_sysctls": unset_sysctls(module.params["sysctls"]),
         "python": {name: importlib.util.find_spec(name) is not None for name in ("apt", "debian")},
         "docker": {
@@ -578,6 +586,7 @@ def main() -> None:
             "ports": {"type": "list", "elements": "int", "default": []},
             "names": {"type": "list", "elements": "str", "default": []},
             "project": {"type": "str", "default": "tradingbot"},
+            "project_dir": {"type": "path"},
             "network": {
                 "type": "dict",
                 "options": {

@@ -21,6 +21,7 @@ ADDRESSES = {"blue": "172.20.255.251", "green": "172.20.255.252"}
 def layout(tmp_path: Path) -> records.Layout:
     made = records.Layout(tmp_path, ADDRESSES)
     made.releases.mkdir(parents=True)
+    (tmp_path / ".env").write_text("# Ansible managed\nCOMPOSE_PROJECT_NAME=mybot\n")
     for number, release in enumerate(("1.0-a", "1.1-b", "1.1-c")):
         about = {"version": release[:3], "image": release, "secrets": ["database_url", f"of_{release[-1]}"]}
         records.write_release(made, release, about | {"schema_head": "0001", "used": float(number)})
@@ -158,11 +159,30 @@ def test_the_state_of_a_container_is_asked_over_the_socket(
     host = engine.Engine(layout)
     assert host.state("worker") == engine.State(True, 2, 77)
     assert '"com.docker.compose.service=worker"' in asked[0]
+    assert '"com.docker.compose.project=mybot"' in asked[0]
     answers["/containers/json?"] = []
     assert host.state("worker") is None
     del answers["/containers/json?"]
     with pytest.raises(records.SlotError, match="the Docker engine does not answer"):
         host.state("worker")
+
+
+def test_a_single_run_belongs_to_the_project(layout: records.Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    host, ran = engine.Engine(layout), []
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        ran.append(command)
+        return subprocess.CompletedProcess(command, int("worker" in command), '{"schema": {"oldest": "0001"}}', "")
+
+    monkeypatch.setattr(host, "_run", run)
+    assert host.oldest_schema_user("1.0-a") == "0001"
+    assert ran[1][2:4] == ("-p", "mybot")
+
+
+def test_a_folder_without_a_project_is_refused(layout: records.Layout) -> None:
+    (layout.project_dir / ".env").unlink()
+    with pytest.raises(records.SlotError, match="names no Compose project"):
+        engine.Engine(layout).state("worker")
 
 
 def test_the_end_of_a_log_has_no_sequences_for_a_terminal(
