@@ -77,6 +77,10 @@ held:
   description: Whether this run holds the lock.
   type: bool
   returned: always
+taken:
+  description: Whether this call took it. What gives it back only then leaves it to the run that held it before.
+  type: bool
+  returned: always
 holder:
   description: Who holds it, when it is somebody else.
   type: dict
@@ -136,6 +140,10 @@ def main() -> None:
     asked = module.params
     if not asked["holder"].get("id"):
         module.fail_json(msg="deploy_lock needs its action plugin, which says who asks: call it as a task of a play")
+    if module.check_mode:
+        holder, now = read(PATH.read_text() if PATH.exists() else ""), time.time()
+        result = decide(holder, asked, now) if asked["state"] == "held" else {"held": False}
+        module.exit_json(changed=False, now=now, taken=False, **result)
     PATH.parent.mkdir(mode=0o700, exist_ok=True)
     with os.fdopen(os.open(PATH, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -152,11 +160,11 @@ def main() -> None:
         else:
             result, content = {"held": False}, None
             write = holder is not None and holder["id"] == asked["holder"]["id"]
-        if write and not module.check_mode:
+        if write:
             file.seek(0)
             file.truncate()
             file.write(json.dumps(content) if content else "")
-    module.exit_json(changed=False, now=now, **result)
+    module.exit_json(changed=False, now=now, taken=bool(write and content), **result)
 
 
 if __name__ == "__main__":
