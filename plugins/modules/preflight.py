@@ -117,6 +117,11 @@ options:
     type: list
     elements: path
     default: []
+  python_modules:
+    description: Names of Python modules that tasks need, each by the package that brings it.
+    type: dict
+    default: {}
+    version_added: "0.4.0"
   sysctls:
     description: Kernel settings of which RV(facts) tells which ones do not hold.
     type: dict
@@ -227,6 +232,7 @@ import ipaddress
 import json
 import os
 import platform
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -241,6 +247,8 @@ Problem = dict[str, str]
 DAEMON_JSON = Path("/etc/docker/daemon.json")
 RULESET = Path("/etc/tradingbot/firewall.nft")
 CONFIRMED_RULESET = Path("/etc/tradingbot/firewall.confirmed.nft")
+# Where Debian's packages put Python modules.
+DIST_PACKAGES = "/usr/lib/python3/dist-packages"
 SYSCTL_FILE = Path("/etc/sysctl.d/90-tradingbot.conf")
 NAME_TIMEOUT = 5.0
 # The backend's slots have the fourth and fifth address from the end of the network (00-wiring.yml).
@@ -258,6 +266,17 @@ def check_privileges(uid: int) -> Iterator[Problem]:
             "privileges",
             f"the tasks run with uid {uid}, not as root",
             "set `become: true` (or ansible_become), and let the user run `sudo -n true`",
+        )
+
+
+def check_python(packages: dict[str, str], search: list[str], executable: str) -> Iterator[Problem]:
+    """Yield modules that are missing and do not come by a package: those are for the distribution's Python alone."""
+    missing = sorted(name for name in packages.values() if importlib.util.find_spec(name) is None)
+    if missing and DIST_PACKAGES not in search:
+        yield problem(
+            "ansible_python_interpreter",
+            f"{executable} has no {', '.join(missing)}, and does not see the packages that the roles install",
+            f"set `ansible_python_interpreter: /usr/bin/python3`, or `{executable} -m pip install {' '.join(missing)}`",
         )
 
 
@@ -550,6 +569,7 @@ def find_problems(params: dict[str, Any], facts: dict[str, Any]) -> Iterator[Pro
     """Yield everything that is wrong."""
     yield from check_clock(params["controller_time"], time.time(), params["clock_offset_max"])
     yield from check_privileges(os.geteuid())
+    yield from check_python(params["python_modules"], sys.path, sys.executable)
     yield from check_system(facts, params)
     yield from check_cgroups(target.cgroup_controllers())
     yield from check_disks(params["disks"])
@@ -605,6 +625,7 @@ def main() -> None:
             },
             "packages": {"type": "list", "elements": "str", "default": []},
             "files": {"type": "list", "elements": "path", "default": []},
+            "python_modules": {"type": "dict", "default": {}},
             "sysctls": {"type": "dict", "default": {}},
             "minimum_versions": {"type": "dict", "default": {}},
         },
