@@ -192,3 +192,47 @@ def test_the_end_of_a_log_has_no_sequences_for_a_terminal(
     done = subprocess.CompletedProcess(["docker"], 0, "\x1b[2Kone\n\x1b[2Ktwo\n", "")
     monkeypatch.setattr(host, "_run", lambda *_: done)
     assert host.logs("worker") == "one\ntwo"
+
+
+@pytest.fixture
+def proxy(layout: records.Layout) -> Path:
+    """Lay out the web server's files as its role does; return their folder."""
+    folder = layout.upstream_file.parents[1]
+    for name in ("conf/apply.sh", "conf/nginx.conf", "live/maintenance.conf", "live/upstream.conf"):
+        path = folder / name
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path.write_text("# text\n")
+        path.chmod(0o644)
+    return folder
+
+
+def test_a_web_server_that_can_read_its_files_is_no_problem(layout: records.Layout, proxy: Path) -> None:
+    engine.Engine(layout).refuse_unreadable()
+    (proxy / "live/maintenance.conf").unlink()
+    engine.Engine(layout).refuse_unreadable()
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("conf/nginx.conf", 0o600),
+        ("conf/apply.sh", 0o640),
+        ("live/upstream.conf", 0o000),
+        ("live", 0o700),
+        ("conf", 0o744),
+    ],
+)
+def test_what_the_web_server_may_not_read_is_named(layout: records.Layout, proxy: Path, name: str, mode: int) -> None:
+    (proxy / name).chmod(mode)
+    with pytest.raises(records.SlotError) as refusal:
+        engine.Engine(layout).refuse_unreadable()
+    assert f"nginx may not read {proxy / name} (mode {mode:04o}, owner" in str(refusal.value)
+    assert "`site.yml --tags nginx`" in str(refusal.value)
+
+
+def test_files_of_the_web_servers_own_user_count_as_its_own(
+    layout: records.Layout, proxy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "PROXY_ID", (proxy / "conf/nginx.conf").stat().st_uid)
+    (proxy / "conf/nginx.conf").chmod(0o400)
+    engine.Engine(layout).refuse_unreadable()
