@@ -18,8 +18,6 @@ from ansible_collections.tradingbot.stack.plugins.module_utils import target
 
 PORT = 8001
 ESTABLISHED = "01"
-# User and group of the web server in its container.
-PROXY_ID = 101
 APPLY = ["sh", "/etc/tradingbot/nginx/apply.sh"]
 THROUGH = ["curl", "--silent", "--show-error", "--fail", "--max-time", "5", "http://127.0.0.1:8081/upstream"]
 
@@ -171,20 +169,21 @@ class Engine:
         found = re.search(r"default backend-(\w+);", self._layout.upstream_file.read_text())
         return found.group(1) if found else ""
 
-    def refuse_unreadable(self) -> None:
-        """Raise SlotError when the web server may not read what a change has it read again."""
+    def let_proxy_read(self) -> list[str]:
+        """Give what the web server reads again at a change its mode, where that was taken away; return the names.
+
+        Its role would do so, but comes later in a run of site.yml.
+        """
         folder = self._layout.upstream_file.parents[1]
-        names = ("conf", "conf/apply.sh", "conf/nginx.conf", "live", "live/maintenance.conf", "live/upstream.conf")
-        # The role of the web server may come later.
-        for path in [folder / name for name in names if (folder / name).exists()]:
-            stats = path.stat()
-            shift = 6 if stats.st_uid == PROXY_ID else 3 if stats.st_gid == PROXY_ID else 0
-            needed = 0o5 if path.is_dir() else 0o4
-            if stats.st_mode >> shift & needed != needed:
-                raise records.SlotError(
-                    f"nginx may not read {path} (mode {stats.st_mode & 0o7777:04o}, owner {stats.st_uid}): run"
-                    " `site.yml --tags nginx`, which gives it back its mode and owner, then the same again"
-                )
+        mended = []
+        for name in ("conf", "conf/apply.sh", "conf/nginx.conf", "live", "live/maintenance.conf", "live/upstream.conf"):
+            path = folder / name
+            if path.exists():
+                mode = 0o755 if path.is_dir() else 0o644
+                if path.stat().st_mode & 0o005 != mode & 0o005:
+                    path.chmod(mode)
+                    mended.append(name)
+        return mended
 
     def choose_slot(self, slot: str, tell: bool = True) -> None:
         """Send the web server's requests to a slot, and see that they arrive there; only write that unless *tell*.

@@ -306,7 +306,8 @@ def changed_slots(asked: dict[str, Any], layout: records.Layout) -> dict[str, An
             raise records.SlotError(asked["reason"])
         if asked["about"]:
             records.write_release(layout, wanted, asked["about"])
-        engine.refuse_unreadable()
+        for name in engine.let_proxy_read():
+            work.steps.append({"step": f"let nginx read {name}", "seconds": 0.0, "ok": True})
         work.settle()
         settled = bool(work.steps)
         mark_used(layout, work.record.release)

@@ -206,33 +206,30 @@ def proxy(layout: records.Layout) -> Path:
     return folder
 
 
-def test_a_web_server_that_can_read_its_files_is_no_problem(layout: records.Layout, proxy: Path) -> None:
-    engine.Engine(layout).refuse_unreadable()
+def test_a_web_server_that_can_read_its_files_is_left_alone(layout: records.Layout, proxy: Path) -> None:
+    (proxy / "conf/nginx.conf").chmod(0o664)
     (proxy / "live/maintenance.conf").unlink()
-    engine.Engine(layout).refuse_unreadable()
+    assert engine.Engine(layout).let_proxy_read() == []
+    assert (proxy / "conf/nginx.conf").stat().st_mode & 0o777 == 0o664
+
+
+def test_a_host_without_a_web_server_is_left_alone(layout: records.Layout) -> None:
+    assert engine.Engine(layout).let_proxy_read() == []
 
 
 @pytest.mark.parametrize(
-    ("name", "mode"),
+    ("name", "mode", "right"),
     [
-        ("conf/nginx.conf", 0o600),
-        ("conf/apply.sh", 0o640),
-        ("live/upstream.conf", 0o000),
-        ("live", 0o700),
-        ("conf", 0o744),
+        ("conf/nginx.conf", 0o600, 0o644),
+        ("conf/apply.sh", 0o640, 0o644),
+        ("live", 0o700, 0o755),
+        ("conf", 0o744, 0o755),
     ],
 )
-def test_what_the_web_server_may_not_read_is_named(layout: records.Layout, proxy: Path, name: str, mode: int) -> None:
-    (proxy / name).chmod(mode)
-    with pytest.raises(records.SlotError) as refusal:
-        engine.Engine(layout).refuse_unreadable()
-    assert f"nginx may not read {proxy / name} (mode {mode:04o}, owner" in str(refusal.value)
-    assert "`site.yml --tags nginx`" in str(refusal.value)
-
-
-def test_files_of_the_web_servers_own_user_count_as_its_own(
-    layout: records.Layout, proxy: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_the_web_server_may_not_read_gets_its_mode_back(
+    layout: records.Layout, proxy: Path, name: str, mode: int, right: int
 ) -> None:
-    monkeypatch.setattr(engine, "PROXY_ID", (proxy / "conf/nginx.conf").stat().st_uid)
-    (proxy / "conf/nginx.conf").chmod(0o400)
-    engine.Engine(layout).refuse_unreadable()
+    (proxy / name).chmod(mode)
+    assert engine.Engine(layout).let_proxy_read() == [name]
+    assert (proxy / name).stat().st_mode & 0o777 == right
+    assert engine.Engine(layout).let_proxy_read() == []

@@ -406,3 +406,34 @@ def test_all_compose_files_name_the_network_that_is_made() -> None:
         assert yaml.safe_load(text(place, {}))["networks"]["tradingbot"]["name"] == made
     engine = ast.parse((ROOT / "plugins/module_utils/slots_record.py").read_text())
     assert made in [node.value for node in ast.walk(engine) if isinstance(node, ast.Constant)]
+
+
+OLD_WIRING = {
+    "backend_database_url": "postgresql://tradingbot:p%2Fw@postgres:5432/tradingbot",
+    "backend_redis_url": "redis://tradingbot:p%2Fw@redis:6379/0",
+}
+OUTSIDE = {
+    "backend_database_url": "postgresql://me:p@db.example:5432/mine",
+    "backend_redis_url": "redis://me:p@cache.example:6379/0",
+}
+
+
+@pytest.mark.parametrize(
+    ("variables", "refused"),
+    [
+        ({}, []),
+        ({"postgres_user": "my bot", "postgres_database": "trades", "redis_user": "cachebot"}, []),
+        (OLD_WIRING, []),
+        (OLD_WIRING | {"postgres_user": "trader"}, ["backend_database_url"]),
+        (OLD_WIRING | {"postgres_database": "trades"}, ["backend_database_url"]),
+        (OLD_WIRING | {"redis_user": "cachebot"}, ["backend_redis_url"]),
+        (OUTSIDE | {"postgres_user": "trader", "redis_user": "cachebot"}, []),
+    ],
+)
+def test_a_wiring_from_before_is_refused_where_it_does_not_follow(
+    variables: dict[str, Any], refused: list[str]
+) -> None:
+    found = text("playbooks playbooks/preflight.yml: Refuse to go on with a problem", variables)
+    problems = found.rpartition("problems\n")[2]
+    assert [name for name in OLD_WIRING if f"'what': '{name}'" in problems] == refused
+    assert "p%2Fw" not in problems
