@@ -11,16 +11,16 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from . import failures, stack_services
+from . import failures, stack_services, target
 
 LOG_LINES = 20
 LOG_SECONDS = 10.0
 
 
-def why(service: str, project_dir: Path, project: str = "tradingbot", said: str = "") -> str:
+def why(service: str, project_dir: Path, said: str = "") -> str:
     """Return *said*, what the engine says of the service's container, the end of its log, and known fixes."""
     secrets = secrets_of(project_dir)
-    found = stack_services.containers(project)
+    found = stack_services.containers(target.compose_project(project_dir))
     container = next((one for one in found or [] if stack_services.service_of(one) == service), None)
     if found is None:
         parts = [said, "The Docker engine does not answer: `systemctl status docker` on the host says why."]

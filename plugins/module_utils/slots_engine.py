@@ -93,7 +93,7 @@ class Engine:
 
     def _identity(self, service: str) -> str:
         # Asked over the engine's socket: it is asked often while a slot starts, and the command takes a core from that.
-        labels = {"project": "tradingbot", "service": service, "oneoff": "False"}
+        labels = {"project": self._layout.project, "service": service, "oneoff": "False"}
         filters = {"label": [f"com.docker.compose.{name}={value}" for name, value in labels.items()]}
         resource = f"/containers/json?all=true&filters={urllib.parse.quote(json.dumps(filters))}"
         found = target.docker_get(resource, timeout=self._timeout)
@@ -130,7 +130,7 @@ class Engine:
         done = self._run("docker", "compose", "exec", "-T", "worker", *ask)
         if done.returncode != 0:
             file = str(self._layout.releases / f"{release}.yaml")
-            once = ("-p", "tradingbot", "-f", file, "run", "--rm", "--no-deps", "-T", "tool")
+            once = ("-p", self._layout.project, "-f", file, "run", "--rm", "--no-deps", "-T", "tool")
             done = self._run("docker", "compose", *once, *ask)
         if done.returncode != 0:
             raise records.SlotError(
@@ -166,6 +166,22 @@ class Engine:
             return ""
         found = re.search(r"default backend-(\w+);", self._layout.upstream_file.read_text())
         return found.group(1) if found else ""
+
+    def let_proxy_read(self) -> list[str]:
+        """Give what the web server reads again at a change its mode, where that was taken away; return the names.
+
+        Its role would do so, but comes later in a run of site.yml.
+        """
+        folder = self._layout.upstream_file.parents[1]
+        mended = []
+        for name in ("conf", "conf/apply.sh", "conf/nginx.conf", "live", "live/maintenance.conf", "live/upstream.conf"):
+            path = folder / name
+            if path.exists():
+                mode = 0o755 if path.is_dir() else 0o644
+                if path.stat().st_mode & 0o005 != mode & 0o005:
+                    path.chmod(mode)
+                    mended.append(name)
+        return mended
 
     def choose_slot(self, slot: str, tell: bool = True) -> None:
         """Send the web server's requests to a slot, and see that they arrive there; only write that unless *tell*.

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.tradingbot.stack.plugins.module_utils import failures
+from ansible_collections.tradingbot.stack.plugins.module_utils import failures, target
 
 NETWORK = "tradingbot-network"
 
@@ -57,6 +57,14 @@ class Layout:
     project_dir: Path
     addresses: dict[str, str]
     publish: tuple[str, ...] = ()
+
+    @property
+    def project(self) -> str:
+        """The name of the Compose project, where Compose reads it. Raises SlotError when it is not there."""
+        name = target.compose_project(self.project_dir)
+        if not name:
+            raise SlotError(f"{self.project_dir / '.env'} names no Compose project: run site.yml, which writes it")
+        return name
 
     @property
     def folder(self) -> Path:

@@ -485,7 +485,8 @@ def proxy_problems(proxy: dict[str, Any] | None, slots: stack_services.Slots, fo
     """Yield where nginx does not run what is on disk."""
     if proxy is None:
         return
-    apply = "run site.yml, or `docker exec tradingbot-nginx-1 sh /etc/tradingbot/nginx/apply.sh`, which says why"
+    command = f"docker compose --project-directory {folder} exec nginx sh /etc/tradingbot/nginx/apply.sh"
+    apply = f"run site.yml, or `{command}`, which says why"
     if proxy["error"]:
         yield problem("nginx", f"it does not say what it runs: {proxy['error']}", apply)
         return

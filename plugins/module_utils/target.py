@@ -74,6 +74,12 @@ def cgroup_controllers(root: Path = ROOT) -> set[str]:
     return found
 
 
+def compose_project(folder: Path) -> str:
+    """Return the name of the Compose project in *folder*, from where Compose reads it; empty when there is none."""
+    found = re.search(r"^COMPOSE_PROJECT_NAME=(\S+)$", _text(folder / ".env"), re.MULTILINE)
+    return found.group(1) if found else ""
+
+
 def existing_parent(path: str) -> str:
     """Return *path*, or the nearest folder above it that exists."""
     here = Path(path)

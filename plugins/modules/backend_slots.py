@@ -305,7 +305,8 @@ def change(asked: dict[str, Any], layout: records.Layout) -> dict[str, Any]:
 def changed_slots(asked: dict[str, Any], layout: records.Layout) -> dict[str, Any]:
     """Make the change, write what came of it into the log, and return it. Raises SlotError."""
     before = facts(layout)
-    work = Change(layout, Engine(layout), limits(asked))
+    engine = Engine(layout)
+    work = Change(layout, engine, limits(asked))
     wanted, failure, changed = asked["release"] or before["release"], "", False
     started = time.monotonic()
     try:
@@ -313,6 +314,8 @@ def changed_slots(asked: dict[str, Any], layout: records.Layout) -> dict[str, An
             raise records.SlotError(asked["reason"])
         if asked["about"]:
             records.write_release(layout, wanted, asked["about"])
+        for name in engine.let_proxy_read():
+            work.steps.append({"step": f"let nginx read {name}", "seconds": 0.0, "ok": True})
         work.settle()
         settled = bool(work.steps)
         mark_used(layout, work.record.release)

@@ -77,6 +77,10 @@ held:
   description: Whether this run holds the lock.
   type: bool
   returned: always
+taken:
+  description: Whether this call took it. What gives it back only then leaves it to the run that held it before.
+  type: bool
+  returned: always
 holder:
   description: Who holds it, when it is somebody else.
   type: dict
@@ -120,30 +124,35 @@ def decide(holder: dict[str, Any] | None, asked: dict[str, Any], now: float) -> 
     return {"held": False, "holder": holder}
 
 
-def ask(asked: dict[str, Any], check: bool) -> tuple[float, dict[str, Any]]:
-    """Take the lock, or give it back, unless *check*; return the host's time, and what came of it. Raises OSError."""
+def ask(asked: dict[str, Any], check: bool) -> dict[str, Any]:
+    """Take the lock, or give it back; with *check* only look. Return what came of it. Raises OSError."""
     with failures.naming(PATH):
+        if check:
+            holder, now = read(PATH.read_text() if PATH.exists() else ""), time.time()
+            result = decide(holder, asked, now) if asked["state"] == "held" else {"held": False}
+            return {"now": now, "taken": False, **result}
         PATH.parent.mkdir(mode=0o700, exist_ok=True)
         with os.fdopen(os.open(PATH, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            holder = read(file.read())
-            now = time.time()
+            holder, now = read(file.read()), time.time()
+            content: dict[str, Any] | None = None
             if asked["state"] == "held":
                 result = decide(holder, asked, now)
-                content = asked["holder"] | {
+                content = {
+                    **asked["holder"],
                     "purpose": asked["purpose"],
                     "since": now,
                     "valid_seconds": asked["valid_seconds"],
                 }
                 write = result["held"] and (holder is None or holder["id"] != asked["holder"]["id"])
             else:
-                result, content = {"held": False}, None
+                result = {"held": False}
                 write = holder is not None and holder["id"] == asked["holder"]["id"]
-            if write and not check:
+            if write:
                 file.seek(0)
                 file.truncate()
                 file.write(json.dumps(content) if content else "")
-    return now, result
+    return {"now": now, "taken": bool(write and content), **result}
 
 
 def main() -> None:
@@ -164,10 +173,10 @@ def main() -> None:
     if not asked["holder"].get("id"):
         module.fail_json(msg="deploy_lock needs its action plugin, which says who asks: call it as a task of a play")
     try:
-        now, result = ask(asked, module.check_mode)
+        result = ask(asked, module.check_mode)
     except OSError as error:
         module.fail_json(msg=f"the deploy lock cannot be held. {failures.os_error_text(error)}")
-    module.exit_json(changed=False, now=now, **result)
+    module.exit_json(changed=False, **result)
 
 
 if __name__ == "__main__":

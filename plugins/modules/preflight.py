@@ -69,6 +69,10 @@ options:
     description: The Compose project whose own containers may hold O(ports).
     type: str
     default: tradingbot
+  project_dir:
+    description: Folder of the project, of which RV(facts) tells what the stack in it is called.
+    type: path
+    version_added: "0.4.0"
   network:
     description: The Docker network that the host is going to have.
     type: dict
@@ -113,6 +117,11 @@ options:
     type: list
     elements: path
     default: []
+  python_modules:
+    description: Names of Python modules that tasks need, each by the package that brings it.
+    type: dict
+    default: {}
+    version_added: "0.4.0"
   sysctls:
     description: Kernel settings of which RV(facts) tells which ones do not hold.
     type: dict
@@ -197,6 +206,9 @@ facts:
     python:
       description: Whether the interpreter has the modules C(apt) and C(debian), which apt's modules need.
       type: dict
+    project:
+      description: Name of the Compose project in O(project_dir); empty when there is none.
+      type: str
     unset_sysctls:
       description:
         - Those of O(sysctls) that the kernel, or the file that a reboot reads, does not have with their values.
@@ -225,6 +237,7 @@ import ipaddress
 import json
 import os
 import platform
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -244,6 +257,8 @@ Problem = dict[str, str]
 DAEMON_JSON = Path("/etc/docker/daemon.json")
 RULESET = Path("/etc/tradingbot/firewall.nft")
 CONFIRMED_RULESET = Path("/etc/tradingbot/firewall.confirmed.nft")
+# Where Debian's packages put Python modules.
+DIST_PACKAGES = "/usr/lib/python3/dist-packages"
 SYSCTL_FILE = Path("/etc/sysctl.d/90-tradingbot.conf")
 NAME_TIMEOUT = 5.0
 # The backend's slots have the fourth and fifth address from the end of the network (00-wiring.yml).
@@ -261,6 +276,17 @@ def check_privileges(uid: int) -> Iterator[Problem]:
             "privileges",
             f"the tasks run with uid {uid}, not as root",
             "set `become: true` (or ansible_become), and let the user run `sudo -n true`",
+        )
+
+
+def check_python(packages: dict[str, str], search: list[str], executable: str) -> Iterator[Problem]:
+    """Yield modules that are missing and do not come by a package: those are for the distribution's Python alone."""
+    missing = sorted(name for name in packages.values() if importlib.util.find_spec(name) is None)
+    if missing and DIST_PACKAGES not in search:
+        yield problem(
+            "ansible_python_interpreter",
+            f"{executable} has no {', '.join(missing)}, and does not see the packages that the roles install",
+            f"set `ansible_python_interpreter: /usr/bin/python3`, or `{executable} -m pip install {' '.join(missing)}`",
         )
 
 
@@ -556,6 +582,7 @@ def gather(module: Any) -> dict[str, Any]:
         "connection": target.ssh_connection(),
         "packages": installed_packages(module, module.params["packages"]),
         "missing_files": [path for path in module.params["files"] if not os.path.exists(path)],
+        "project": target.compose_project(Path(module.params["project_dir"] or "/nowhere")),
         "unset_sysctls": unset_sysctls(module.params["sysctls"]),
         "python": {name: importlib.util.find_spec(name) is not None for name in ("apt", "debian")},
         "docker": {
@@ -578,6 +605,7 @@ def find_problems(params: dict[str, Any], facts: dict[str, Any]) -> Iterator[Pro
     """Yield everything that is wrong."""
     yield from check_clock(params["controller_time"], time.time(), params["clock_offset_max"])
     yield from check_privileges(os.geteuid())
+    yield from check_python(params["python_modules"], sys.path, sys.executable)
     yield from check_system(facts, params)
     yield from check_cgroups(target.cgroup_controllers())
     yield from check_disks(params["disks"])
@@ -614,6 +642,7 @@ def main() -> None:
             "ports": {"type": "list", "elements": "int", "default": []},
             "names": {"type": "list", "elements": "str", "default": []},
             "project": {"type": "str", "default": "tradingbot"},
+            "project_dir": {"type": "path"},
             "network": {
                 "type": "dict",
                 "options": {
@@ -632,6 +661,7 @@ def main() -> None:
             },
             "packages": {"type": "list", "elements": "str", "default": []},
             "files": {"type": "list", "elements": "path", "default": []},
+            "python_modules": {"type": "dict", "default": {}},
             "sysctls": {"type": "dict", "default": {}},
             "minimum_versions": {"type": "dict", "default": {}},
         },

@@ -25,13 +25,9 @@ options:
     type: str
     default: ""
   project_dir:
-    description: Folder of the Compose project.
+    description: Folder of the Compose project, whose name is in its C(.env).
     type: path
     default: /opt/tradingbot
-  project:
-    description: Name of the Compose project.
-    type: str
-    default: tradingbot
 attributes:
   check_mode:
     description: Does the same in check mode.
@@ -79,13 +75,12 @@ def main() -> None:
             "service": {"type": "str", "required": True},
             "said": {"type": "str", "default": ""},
             "project_dir": {"type": "path", "default": "/opt/tradingbot"},
-            "project": {"type": "str", "default": "tradingbot"},
         },
         supports_check_mode=True,
     )
     asked = module.params
     folder = Path(asked["project_dir"])
-    module.fail_json(msg=container_failure.why(asked["service"], folder, asked["project"], asked["said"]))
+    module.fail_json(msg=container_failure.why(asked["service"], folder, asked["said"]))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 init_plugin_loader([str(ROOT / ".cache" / "collections")])
 
 
-def role_variables(role: str) -> dict[str, Any]:
-    """Return the role's defaults and internal variables, not yet templated."""
+@cache
+def _role_variables(role: str) -> dict[str, Any]:
     loader = DataLoader()
     found: dict[str, Any] = {}
     for folder in ("defaults", "vars"):
@@ -23,6 +24,11 @@ def role_variables(role: str) -> dict[str, Any]:
         if path.exists():
             found |= loader.load_from_file(str(path), trusted_as_template=True) or {}
     return found
+
+
+def role_variables(role: str) -> dict[str, Any]:
+    """Return the role's defaults and internal variables, not yet templated."""
+    return dict(_role_variables(role))
 
 
 def evaluate(role: str, expression: str, **variables: Any) -> Any:

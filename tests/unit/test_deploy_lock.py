@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible.errors import AnsibleActionFail
+from ansible.module_utils.testing import patch_module_args
 from ansible.plugins.action import ActionBase
 from ansible_collections.tradingbot.stack.plugins.action import deploy_lock as action
 from ansible_collections.tradingbot.stack.plugins.modules import deploy_lock as module
 
+ROOT = Path(__file__).resolve().parents[2]
 NOW = 1_800_000_000.0
 ALICE = {"id": "laptop:1:5", "who": "alice@laptop", "controller": "laptop", "pid": 1, "started": "5"}
 BOB = {"id": "desk:2:6", "who": "bob@desk", "controller": "desk", "pid": 2, "started": "6"}
@@ -78,6 +83,58 @@ def test_a_run_is_dead_when_its_process_is_gone_or_is_another(monkeypatch: pytes
     assert action.is_dead(alive | {"pid": 2**22 + 1})
     assert not action.is_dead(alive | {"started": ""}), "it may be the same"
     assert not action.is_dead(alive | {"controller": "elsewhere", "pid": 2**22 + 1}), "that cannot be seen from here"
+
+
+def ask(path: Path, capsys: pytest.CaptureFixture[str], check: bool = False, **arguments: Any) -> dict[str, Any]:
+    """Return what the module says of the lock in *path*."""
+    said: dict[str, Any] = {"holder": BOB, "_ansible_check_mode": check}
+    with pytest.MonkeyPatch.context() as patch, patch_module_args(said | arguments):
+        patch.setattr(module, "PATH", path)
+        with pytest.raises(SystemExit):
+            module.main()
+    told: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return told
+
+
+def test_the_lock_is_held_until_it_is_given_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run" / "deploy.lock"
+    first = ask(path, capsys)
+    assert (first["held"], first["taken"]) == (True, True)
+    second = ask(path, capsys)
+    assert (second["held"], second["taken"]) == (True, False), "who held it before gives it back"
+    other = ask(path, capsys, holder=ALICE)
+    assert (other["held"], other["taken"], other["holder"]["who"]) == (False, False, "bob@desk")
+    assert not ask(path, capsys, state="released")["held"]
+    assert ask(path, capsys, holder=ALICE)["taken"]
+
+
+def test_a_dry_run_takes_no_lock_and_makes_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run" / "deploy.lock"
+    assert ask(path, capsys, check=True)["held"]
+    assert not path.parent.exists()
+    ask(path, capsys, holder=ALICE)
+    before = path.read_text()
+    assert not ask(path, capsys, check=True)["held"], "what it would tell of a host that changes is not true later"
+    ask(path, capsys, check=True, holder=ALICE, state="released")
+    assert path.read_text() == before
+
+
+def test_site_holds_the_lock_around_all_roles() -> None:
+    (play,) = [play for play in yaml.safe_load((ROOT / "playbooks/site.yml").read_text()) if "tasks" in play]
+    hold, change = play["tasks"]
+    roles = [task["ansible.builtin.import_role"]["name"].removeprefix("tradingbot.stack.") for task in change["block"]]
+    assert hold["tradingbot.stack.deploy_lock"].get("state", "held") == "held"
+    (release,) = change["always"]
+    assert release["tradingbot.stack.deploy_lock"] == {"state": "released"}
+    assert hold["tags"] == release["tags"] == roles == [task["tags"][0] for task in change["block"]]
+    assert [task["when"] for task in change["block"]] == [f"'{role}' in group_names" for role in roles]
+
+
+@pytest.mark.parametrize("tasks", ["main", "restart", "rollback"])
+def test_a_part_gives_back_only_what_it_took(tasks: str) -> None:
+    found = yaml.safe_load((ROOT / f"roles/backend/tasks/{tasks}.yml").read_text())
+    (release,) = [task["always"][0] for task in found if "always" in task]
+    assert release["when"] == "__backend_lock.taken"
 
 
 class Play:

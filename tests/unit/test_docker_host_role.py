@@ -9,6 +9,7 @@ import pytest
 import yaml
 from ansible_collections.tradingbot.stack.plugins.module_utils import stack_network
 from rendering import evaluate, render
+from small_host import problems
 
 ROLE = "docker_host"
 
@@ -21,8 +22,9 @@ def host(
         "packages": dict.fromkeys(packages, "28.0"),
         "connection": {"address": "192.0.2.7", "port": 22},
         "docker": {"running": False, "options": {}, "options_pending": False},
+        "project": "",
     }
-    return {"facts": found | facts}
+    return {"facts": found | facts, "problems": []}
 
 
 @pytest.mark.parametrize(
@@ -174,3 +176,60 @@ def test_all_keys_of_the_repository_are_found_and_no_subkey(names: list[str]) ->
         for name in names
     )
     assert evaluate(ROLE, "__docker_host_key_found", __docker_host_key_shown={"stdout": said}) == names
+
+
+@pytest.mark.parametrize("folder", ["/opt/tradingbot", "/srv/my-bot_2.0@x+y/", "/srv//bot", "/opt/händler", "/.bots/a"])
+def test_folders_that_work_everywhere(folder: str) -> None:
+    assert problems(ROLE, __docker_host_preflight=host(), docker_host_project_dir=folder) == []
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "/opt/trading bot",
+        "/opt/bot\n",
+        "opt/bot",
+        "./bot",
+        "~/bot",
+        "",
+        "/",
+        "//",
+        "/opt/../bot",
+        "/opt/.",
+        "/a:b",
+        "/a$b",
+        "/a'b",
+    ],
+)
+def test_folders_that_mean_something_else_somewhere(folder: str) -> None:
+    (found,) = problems(ROLE, __docker_host_preflight=host(), docker_host_project_dir=folder)
+    assert found["what"] == "docker_host_project_dir"
+    assert f"`{folder}` is not a full path" in found["why"]
+    assert "docker_host_project_dir: /opt/tradingbot" in found["fix"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "facts", "what"),
+    [
+        ({"docker_host_project_name": "mybot"}, {}, []),
+        ({"docker_host_project_name": "mybot"}, {"project": "mybot"}, []),
+        ({"docker_host_project_name": "mybot"}, {"project": "tradingbot"}, ["docker_host_project_name"]),
+        ({}, {"project": "mybot"}, ["docker_host_project_name"]),
+        ({"docker_host_project_name": "My Bot"}, {}, ["docker_host_project_name"]),
+        ({"docker_host_network_name": "tradingbot-network"}, {}, ["docker_host_network_name"]),
+        ({"docker_host_network_bridge": "br-my.bot_0"}, {}, []),
+        ({"docker_host_network_bridge": "bot0"}, {}, ["docker_host_network_bridge"]),
+        ({"docker_host_network_bridge": "br-0123456789abc"}, {}, ["docker_host_network_bridge"]),
+    ],
+)
+def test_names_of_the_project_and_its_network(
+    variables: dict[str, Any], facts: dict[str, Any], what: list[str]
+) -> None:
+    found = problems(ROLE, __docker_host_preflight=host(**facts), **variables)
+    assert [problem["what"] for problem in found] == what
+
+
+def test_another_name_than_that_of_the_stack_in_place_is_refused_for_the_data() -> None:
+    (found,) = problems(ROLE, __docker_host_preflight=host(project="mybot"))
+    assert "is the project mybot; as tradingbot it would begin with an empty database" in found["why"]
+    assert found["fix"] == "set `docker_host_project_name: mybot`"

@@ -71,6 +71,7 @@ class Host:
         (folder / "nginx/live/upstream.conf").write_text('map "" $active_backend { default backend-blue; }\n')
         (folder / "nginx/live/maintenance.conf").write_text('map "" $maintenance { default 0; }\n')
         (folder / "secrets/redis_url").write_text("redis://tradingbot:p%2Fw%40d@redis:6379/0\n")
+        (folder / "secrets/database_url").write_text("postgresql://trader:p%2Fw%40d@postgres:5432/trades\n")
         self.settings = {
             "project_dir": str(folder),
             "project": "tradingbot",
@@ -372,8 +373,15 @@ def test_a_terminal_is_passed_on(host: Host, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_psql_passes_everything_on(host: Host) -> None:
     assert do("psql", "-c", "select 1", "--help") == 0
-    expected = ["docker", "exec", "--interactive", "--env", "PGDATABASE=tradingbot", "id-postgres"]
+    expected = ["docker", "exec", "--interactive", "--env", "PGDATABASE=trades", "id-postgres"]
     assert host.became == [[*expected, "psql", "--username=postgres", "-c", "select 1", "--help"]]
+
+
+def test_psql_on_a_host_of_the_database_alone(host: Host) -> None:
+    host.settings_file.write_text(json.dumps(host.settings | {"services": ["postgres"]}))
+    (host.folder / "secrets/database_url").unlink()
+    assert do("psql") == 0
+    assert host.became == [["docker", "exec", "--interactive", "id-postgres", "psql", "--username=postgres"]]
 
 
 def test_the_password_of_redis_is_in_no_command_line(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,7 +395,7 @@ def test_the_password_of_redis_is_in_no_command_line(host: Host, monkeypatch: py
 def test_a_host_without_the_password_of_redis(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     (host.folder / "secrets/redis_url").unlink()
     assert do("redis-cli", "ping") == 1
-    assert "secrets/redis_url cannot be read (No such file or directory)" in capsys.readouterr().err
+    assert "secrets/redis_url: it cannot be read (No such file or directory)" in capsys.readouterr().err
 
 
 # Looking.

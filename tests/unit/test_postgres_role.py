@@ -175,6 +175,13 @@ def test_data_of_another_major_version_is_found_with_a_way_out() -> None:
     assert "pg_dump" in problem["fix"]
 
 
+def test_data_is_looked_for_in_the_volume_of_the_project() -> None:
+    expected = "/data/volumes/mybot_postgres_data/_data"
+    assert (
+        evaluate("postgres", "__postgres_data", postgres_docker_root="/data", postgres_project_name="mybot") == expected
+    )
+
+
 def test_both_slots_of_a_deploy_and_the_worker_fit_into_the_connections() -> None:
     """PostgreSQL keeps three for its superuser, and backups and people come as well."""
     fields = ast.parse((ROOT / "backend/src/tradingbot/core/settings.py").read_text())

@@ -411,3 +411,19 @@ def test_the_module_runs_by_itself_and_changes_nothing() -> None:
     assert not result["changed"]
     assert {"clock", "operating system", "architecture", "docker_host_firewall_ssh_sources"} <= told
     assert result["facts"]["memory_mb"] > 0
+
+
+DEBIAN, OWN = ["/usr/lib/python3.13", preflight.DIST_PACKAGES], ["/opt/python/lib/python3.13/site-packages"]
+
+
+@pytest.mark.parametrize(("search", "wrong"), [(DEBIAN, False), (OWN, True)], ids=["packages bring it", "nothing does"])
+def test_a_python_that_lacks_what_the_modules_need(search: list[str], wrong: bool) -> None:
+    found = list(preflight.check_python({"python3-nowhere": "nowhere"}, search, "/opt/python/bin/python3"))
+    assert what(found) == ["ansible_python_interpreter"] * wrong
+    for problem in found:
+        assert "/opt/python/bin/python3 has no nowhere" in problem["why"]
+        assert problem["fix"].endswith("or `/opt/python/bin/python3 -m pip install nowhere`")
+
+
+def test_a_python_of_ones_own_that_has_it_is_taken() -> None:
+    assert list(preflight.check_python({"python3-json": "json"}, OWN, "/opt/python/bin/python3")) == []

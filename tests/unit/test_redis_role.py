@@ -84,7 +84,7 @@ def test_what_redis_reads_at_its_start_recreates_the_container() -> None:
         {"redis_health_password": "another-0123456789abcdef"},
         {"redis_settings": {"tcp-keepalive": 61}},
         {"redis_maxmemory_policy": "noeviction"},
-        {"redis_key_prefix": "other:"},
+        {"redis_user": "cachebot"},
     ):
         assert label() != label(**changed), changed
 
@@ -147,3 +147,9 @@ def test_a_good_host_has_no_problem() -> None:
 def test_limits_that_cannot_work_are_found(variables: dict[str, Any], names: list[str]) -> None:
     found = problems("redis", **variables)
     assert [problem["what"] for problem in found] == names
+
+
+def test_a_prefix_of_ones_own_is_refused() -> None:
+    (found,) = problems("redis", redis_key_prefix="other:")
+    assert (found["what"], found["fix"]) == ("redis_key_prefix", "take it out")
+    assert "the backend's keys begin with tradingbot:" in found["why"]

@@ -20,6 +20,7 @@ ADDRESSES = {"blue": "172.20.255.251", "green": "172.20.255.252"}
 def layout(tmp_path: Path) -> records.Layout:
     made = records.Layout(tmp_path, ADDRESSES)
     made.releases.mkdir(parents=True)
+    (tmp_path / ".env").write_text("# Ansible managed\nCOMPOSE_PROJECT_NAME=mybot\n")
     for number, release in enumerate(("1.0-a", "1.1-b", "1.1-c")):
         about = {"version": release[:3], "image": release, "secrets": ["database_url", f"of_{release[-1]}"]}
         records.write_release(made, release, about | {"schema_head": "0001", "used": float(number)})
@@ -157,8 +158,68 @@ def test_the_state_of_a_container_is_asked_over_the_socket(
     host = engine.Engine(layout)
     assert host.state("worker") == engine.State(True, 2, 77)
     assert '"com.docker.compose.service=worker"' in asked[0]
+    assert '"com.docker.compose.project=mybot"' in asked[0]
     answers["/containers/json?"] = []
     assert host.state("worker") is None
     del answers["/containers/json?"]
     with pytest.raises(records.SlotError, match="the Docker engine does not answer"):
         host.state("worker")
+
+
+def test_a_single_run_belongs_to_the_project(layout: records.Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    host, ran = engine.Engine(layout), []
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        ran.append(command)
+        return subprocess.CompletedProcess(command, int("worker" in command), '{"schema": {"oldest": "0001"}}', "")
+
+    monkeypatch.setattr(host, "_run", run)
+    assert host.oldest_schema_user("1.0-a") == "0001"
+    assert ran[1][2:4] == ("-p", "mybot")
+
+
+def test_a_folder_without_a_project_is_refused(layout: records.Layout) -> None:
+    (layout.project_dir / ".env").unlink()
+    with pytest.raises(records.SlotError, match="names no Compose project"):
+        engine.Engine(layout).state("worker")
+
+
+@pytest.fixture
+def proxy(layout: records.Layout) -> Path:
+    """Lay out the web server's files as its role does; return their folder."""
+    folder = layout.upstream_file.parents[1]
+    for name in ("conf/apply.sh", "conf/nginx.conf", "live/maintenance.conf", "live/upstream.conf"):
+        path = folder / name
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path.write_text("# text\n")
+        path.chmod(0o644)
+    return folder
+
+
+def test_a_web_server_that_can_read_its_files_is_left_alone(layout: records.Layout, proxy: Path) -> None:
+    (proxy / "conf/nginx.conf").chmod(0o664)
+    (proxy / "live/maintenance.conf").unlink()
+    assert engine.Engine(layout).let_proxy_read() == []
+    assert (proxy / "conf/nginx.conf").stat().st_mode & 0o777 == 0o664
+
+
+def test_a_host_without_a_web_server_is_left_alone(layout: records.Layout) -> None:
+    assert engine.Engine(layout).let_proxy_read() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "right"),
+    [
+        ("conf/nginx.conf", 0o600, 0o644),
+        ("conf/apply.sh", 0o640, 0o644),
+        ("live", 0o700, 0o755),
+        ("conf", 0o744, 0o755),
+    ],
+)
+def test_what_the_web_server_may_not_read_gets_its_mode_back(
+    layout: records.Layout, proxy: Path, name: str, mode: int, right: int
+) -> None:
+    (proxy / name).chmod(mode)
+    assert engine.Engine(layout).let_proxy_read() == [name]
+    assert (proxy / name).stat().st_mode & 0o777 == right
+    assert engine.Engine(layout).let_proxy_read() == []

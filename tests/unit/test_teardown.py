@@ -120,3 +120,16 @@ def test_pulled_images_go_by_their_names_in_the_registry(tmp_path: Path) -> None
     away = 'case "$3" in *gone) echo "Error response from daemon: No such image: $3" >&2; exit 1;; esac'
     asked = carried_out(tmp_path, tasks, away, docker_host_project_dir=str(tmp_path))
     assert sorted(asked) == sorted(f"image rm {name}" for name in pulled)
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+def test_a_project_folder_that_is_a_link_goes_with_what_it_links_to(tmp_path: Path, end: str) -> None:
+    place, link = tmp_path / "data" / "bot", tmp_path / "bot"
+    (place / "secrets").mkdir(parents=True)
+    link.symlink_to(place)
+    tasks = role_tasks("teardown_data.yml", "ansible.builtin.stat", "ansible.builtin.file")
+    tasks.append({"ansible.builtin.command": "docker next"})
+    carried_out(tmp_path, tasks, "", docker_host_project_dir=f"{link}{end}")
+    assert not place.exists()
+    assert not link.is_symlink()
+    assert place.parent.exists()

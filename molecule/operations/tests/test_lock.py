@@ -8,7 +8,7 @@ import pytest
 
 from tests.stack.deployments import GOOD, to
 from tests.stack.host import output_of
-from tests.stack.plays import DEPLOY, Run, fails, succeeds
+from tests.stack.plays import DEPLOY, SITE, Run, fails, succeeds
 from tests.stack.slots import agree_on, last_deploy
 from tests.testbed import hosts
 
@@ -16,12 +16,20 @@ pytestmark = pytest.mark.usefixtures("deployable")
 HOLDS = "TASK [tradingbot.stack.backend : Ensure the service has its folders"
 
 
-def test_a_second_deploy_is_refused_and_told_who_holds_the_lock(machine: hosts.Host, inventory: str) -> None:
+def test_others_are_refused_before_they_change_anything_and_told_who_holds_the_lock(
+    machine: hosts.Host, inventory: str
+) -> None:
     first = Run(inventory, DEPLOY, *to(GOOD[1]))
     first.wait_for(HOLDS)
+    site = Run(inventory, SITE, *to(GOOD[1]), "--tags", "postgres")
     second = fails(inventory, DEPLOY, *to(GOOD[2]))
     assert re.search(r"held by \S+@\S+ since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC .*release " + GOOD[1], second.said)
     assert "backend_deploy_wait" in second.said
+    refused = site.end()
+    assert refused.code != 0
+    assert refused.changed == 0
+    assert "TASK [tradingbot.stack.postgres" not in refused.said
+    assert f"release {GOOD[1]}" in refused.said
     assert first.end().code == 0
     agree_on(machine, GOOD[1])
 

@@ -222,7 +222,7 @@ def test_a_value_of_the_wrong_kind(
     assert changed() == []
     assert done.returncode != 0
     assert "value of backend_build_extras must be one or more of: exchanges, inference" in done.stdout
-    assert "PLAY [Have an engine" not in done.stdout
+    assert "PLAY [Bring the host" not in done.stdout
     assert " changed=0 " in done.stdout
 
 

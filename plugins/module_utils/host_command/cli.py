@@ -96,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
     verb("rules", rules.rules, says, "tradingbot rules")
     says = "Show what runs, the releases that are kept, and the last deploys."
     with_json(verb("version", versions.version, says, "tradingbot version"))
-    says = "Run psql as the superuser, in the database tradingbot. All that follows goes to psql."
+    says = "Run psql as the superuser, in the backend's database. All that follows goes to psql."
     verb("psql", None, says, "tradingbot psql -c 'SELECT count(*) FROM signals'")
     says = "Run redis-cli as the backend's user. All that follows goes to redis-cli."
     verb("redis-cli", None, says, "tradingbot redis-cli --scan")

@@ -36,7 +36,7 @@ def _start(stack: Stack, services: list[str]) -> int:
         for name in services:
             if not rows.get(name, {}).get("healthy"):
                 print(
-                    f"{name} is not up.\n{container_failure.why(name, stack.project_dir, stack.project)}",
+                    f"{name} is not up.\n{container_failure.why(name, stack.project_dir)}",
                     file=sys.stderr,
                 )
         return FAILED
@@ -119,21 +119,28 @@ def execute(stack: Stack, arguments: list[str]) -> NoReturn:
 
 
 def psql(stack: Stack, arguments: list[str]) -> NoReturn:
-    """Run psql as the superuser, in the stack's database unless another one is named."""
+    """Run psql as the superuser, in the backend's database unless another one is named."""
     command = ["psql", "--username=postgres", *arguments]
-    become(in_container(stack.running("postgres"), command, "--env", "PGDATABASE=tradingbot"))
+    # A host of the database alone does not know which one that is.
+    database = [f"PGDATABASE={_url(stack, 'database_url').path[1:]}"] if "backend" in stack.services else []
+    become(in_container(stack.running("postgres"), command, *(word for name in database for word in ("--env", name))))
 
 
 def redis_cli(stack: Stack, arguments: list[str]) -> NoReturn:
     """Run redis-cli as the backend's user. The password goes by the environment: no command line shows it."""
-    path = stack.project_dir / "secrets" / "redis_url"
-    try:
-        url = urllib.parse.urlsplit(path.read_text().strip())
-        user, password = url.username, urllib.parse.unquote(url.password or "")
-    except (OSError, ValueError) as error:
-        why = f"{path} cannot be read ({getattr(error, 'strerror', None) or 'it is no URL'})"
-        raise RefusedError("password of Redis", why, "this host needs the backend's secrets: run site.yml") from error
+    url = _url(stack, "redis_url")
     identity = stack.running("redis")
-    os.environ["REDISCLI_AUTH"] = password
-    command = ["redis-cli", "--user", urllib.parse.unquote(user or "default"), "--no-auth-warning", *arguments]
+    os.environ["REDISCLI_AUTH"] = urllib.parse.unquote(url.password or "")
+    user = urllib.parse.unquote(url.username or "default")
+    command = ["redis-cli", "--user", user, "--no-auth-warning", *arguments]
     become(in_container(identity, command, "--env", "REDISCLI_AUTH"))
+
+
+def _url(stack: Stack, name: str) -> urllib.parse.SplitResult:
+    """Return an address that is among the backend's secrets."""
+    path = stack.project_dir / "secrets" / name
+    try:
+        return urllib.parse.urlsplit(path.read_text().strip())
+    except (OSError, ValueError) as error:
+        why = f"it cannot be read ({getattr(error, 'strerror', None) or 'it is no URL'})"
+        raise RefusedError(str(path), why, "this host needs the backend's secrets: run site.yml") from error

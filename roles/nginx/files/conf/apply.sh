@@ -69,7 +69,7 @@ if [ "$(running)" = "$goal" ]; then
     exit 0
 fi
 
-nginx -t -q -c "$conf" || refuse "nginx does not accept what is on disk, and goes on with what it runs"
+nginx -t -q -c "$conf" || refuse "nginx does not accept what is on disk, and goes on with what it runs: site.yml --tags nginx writes it again"
 before=$(workers)
 nginx -q -c "$conf" -s reload
 tries=60
