@@ -23,6 +23,10 @@ SETTINGS: dict[str, object] = {
     "nginx_api_burst": 100_000,
     "nginx_webhook_rate": 6_000_000,
     "nginx_webhook_burst": 100_000,
+    "nginx_webhook_client_rate": 6_000_000,
+    "nginx_webhook_client_burst": 100_000,
+    "nginx_client_connections": 10_000,
+    "docker_host_firewall_web_connections": 0,
     "docker_host_daemon_options": {"insecure-registries": ["registry:5000"]},
     # The load is more than one worker trades at once, on purpose; nothing keeps the clock of these hosts in time.
     "docker_host_health_thresholds": {

@@ -144,6 +144,23 @@ def test_units_that_flush_rules_have_them_loaded_again(unit: str, commands: set[
     assert f"{unit}.service" in stack_network.RULE_LOADERS
 
 
+def test_firewall_counts_the_web_connections_of_each_sender() -> None:
+    known = {"__docker_host_preflight": host(), "docker_host_firewall_web_connections_exempt": ["192.0.2.0/24", "2001:db8::/32"]}
+    text = render(ROLE, "etc/tradingbot/firewall.nft.j2", docker_host_firewall_web_connections=7, **known)
+    chain = text.split("chain web_connections {\n")[1].split("    }\n")[0]
+    assert [line.strip() for line in chain.splitlines()] == [
+        "ip saddr 192.0.2.0/24 return",
+        "ip6 saddr 2001:db8::/32 return",
+        "add @web_senders { ip saddr ct count over 7 } drop",
+        "add @web_senders6 { ip6 saddr and ffff:ffff:ffff:ffff:: ct count over 7 } drop",
+    ]
+    counted = "ct status dnat meta l4proto tcp ct original proto-dst { 80, 443 } jump web_connections"
+    assert text.index("ct state established,related accept", text.index("chain forward")) < text.index(counted)
+    assert text.index(counted) < text.index("ct status dnat jump allowed")
+    for off in ({"docker_host_firewall_web_connections": 0}, {"docker_host_firewall_web_ports": []}):
+        assert "jump web_connections" not in render(ROLE, "etc/tradingbot/firewall.nft.j2", **known, **off)
+
+
 def test_firewall_is_one_transaction_that_drops_by_itself() -> None:
     text = render(ROLE, "etc/tradingbot/firewall.nft.j2", __docker_host_preflight=host())
     commands = [line for line in text.splitlines() if line and not line.startswith(("#", " "))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import ipaddress
 import re
 from typing import Any
 
@@ -92,9 +93,15 @@ def test_every_variable_is_specified_with_its_default() -> None:
 
 def test_limits_are_those_asked_for() -> None:
     text = configuration()
-    assert "limit_req_zone $binary_remote_addr zone=api:10m rate=60r/m;" in text
-    assert "limit_req_zone $webhook_token zone=webhook:10m rate=300r/m;" in text
-    assert "limit_req_status 503;" in location(text, "/api/v1/webhooks/")
+    assert "limit_req_zone $client zone=api:2m rate=60r/m;" in text
+    assert "limit_req_zone $webhook_token zone=webhook:2m rate=300r/m;" in text
+    assert "limit_req_zone $client zone=webhook_client:1m rate=6000r/m;" in text
+    webhooks = location(text, "/api/v1/webhooks/")
+    assert directives(webhooks, "limit_req") == [
+        "zone=webhook burst=30 nodelay",
+        "zone=webhook_client burst=600 nodelay",
+    ]
+    assert directives(webhooks, "limit_req_status") == directives(webhooks, "limit_conn_status") == ["503"]
     for path in ("= /api/v1/health", r"~ ^/(metrics|api/v1/health/ready)$", "/static/"):
         assert "limit_req" not in location(text, path)
 
@@ -302,9 +309,12 @@ def test_nginx_keeps_websockets_open_until_a_killed_deploy_is_repaired() -> None
     assert timeout >= until_the_next_run_is_at_the_slots + role_variables("backend")["backend_drain_timeout"] + 5
 
 
-@pytest.mark.parametrize(("processors", "workers"), [(1, 1), (2, 2), (4, 4), (40, 4), (96, 4)])
-def test_workers_fit_the_machine_and_the_container(processors: int, workers: int) -> None:
-    facts = {"ansible_facts": {"processor_vcpus": processors}}
+@pytest.mark.parametrize(
+    ("processors", "share", "workers"),
+    [(1, "1.0", 1), (2, "1.0", 1), (4, "0.5", 1), (4, "1.5", 2), (4, "4.0", 4), (2, "4.0", 2), (40, "8", 4), (96, "0", 4)],
+)
+def test_workers_fit_the_machine_and_the_container(processors: int, share: str, workers: int) -> None:
+    facts = {"ansible_facts": {"processor_vcpus": processors}, "nginx_cpus": share}
     assert f"worker_processes {workers};" in configuration(**facts)
     assert not [why for why in problems(**facts) if "workers" in why]
 
@@ -319,9 +329,115 @@ def test_more_workers_than_the_container_can_hold_are_refused(workers: int | str
 
 
 def test_many_workers_with_room_are_taken() -> None:
-    given = {"nginx_worker_processes": 40, "nginx_pids": 128}
-    assert not [why for why in problems(**given) if "workers" in why]
+    given = {"nginx_worker_processes": 40, "nginx_pids": 128, "nginx_memory": "1g"}
+    assert not [why for why in problems(**given) if "worker" in why]
     assert "worker_processes 40;" in configuration(**given)
+
+
+def kib(size: str) -> int:
+    """Return a size of nginx in KiB."""
+    return int(size[:-1]) * {"k": 1, "m": 1024, "g": 1024 * 1024}[size[-1]]
+
+
+def test_a_connection_holds_what_the_memory_is_counted_with() -> None:
+    """As measured: 48 KiB for TLS and HTTP/2, 13 for a request, to which its header fields and its body come."""
+    text = configuration()
+    (streams,) = directives(text, "http2_max_concurrent_streams")
+    (headers,) = directives(text, "large_client_header_buffers")
+    (body,) = directives(text, "client_body_buffer_size")
+    number, size = headers.split()
+    held = 48 + int(streams) * (13 + int(number) * kib(size) + kib(body))
+    assert held <= role_variables("nginx")["__nginx_connection_kib"]
+    assert not directives(text, "proxy_request_buffering"), "a body on its way would be lost with its slot"
+
+
+def test_the_zones_are_what_the_memory_is_counted_with() -> None:
+    text = configuration()
+    sizes = re.findall(r"(?:zone=\w+:|shared:tls:|zone backend-\w+ )(\d+[km])", text)
+    assert len(sizes) == 9
+    # Beside them 3 MiB of the master, and 7 of another nginx and of curl.
+    assert sum(map(kib, sizes)) + 10 * 1024 <= role_variables("nginx")["__nginx_base_kib"]
+
+
+@pytest.mark.parametrize("memory", ["64m", "128m", "131072k", "134217728", "256m", "1g"])
+@pytest.mark.parametrize(("processors", "share"), [(1, "1.0"), (2, "2.0"), (4, "4.0")])
+@pytest.mark.parametrize("body", ["0", "256k", "10m"])
+def test_all_that_nginx_may_hold_fits_its_memory(memory: str, processors: int, share: str, body: str) -> None:
+    given = {"ansible_facts": {"processor_vcpus": processors}, "nginx_cpus": share, "nginx_body_limit": body}
+    if any("room" in why for why in problems(nginx_memory=memory, **given)):
+        assert (memory, processors) not in {("128m", 1), ("128m", 2), ("1g", 4)}
+        return
+    text = configuration(nginx_memory=memory, **given)
+    (workers,) = directives(text, "worker_processes")
+    (connections,) = directives(text, "worker_connections")
+    (bodies,) = set(re.findall(r"limit_conn large_bodies (\d+);", text))
+    known = role_variables("nginx")
+    tmp = min(int(bodies) * (kib(body) if body != "0" else 65536), 65536)
+    held = known["__nginx_base_kib"] + int(workers) * known["__nginx_worker_kib"] + tmp
+    held += int(workers) * int(connections) * known["__nginx_connection_kib"]
+    assert int(connections) >= 64
+    assert held <= (kib(memory) if memory[-1] in "kmg" else int(memory) // 1024)
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"nginx_worker_connections": 4096}, "128m has room for 462 connections .* 4096 are wanted"),
+        ({"nginx_worker_connections": 463}, "463 are wanted"),
+        ({"nginx_worker_connections": 300, "nginx_worker_processes": 2}, "worker .there are 2., and 300 are wanted"),
+        ({"nginx_memory": "40m"}, "40m has room for 29 connections"),
+        ({"nginx_worker_processes": 8}, "worker .there are 8."),
+        ({"nginx_worker_connections": "many"}, "`many` is neither"),
+        ({"nginx_worker_connections": 0}, "`0` is neither"),
+        ({"nginx_memory": "lots"}, "no size: lots"),
+        ({"nginx_body_limit": "1.5m"}, "no size: 1.5m"),
+    ],
+)
+def test_more_connections_than_the_memory_holds_are_refused(variables: dict[str, Any], reason: str) -> None:
+    found = problems(**variables)
+    assert any(re.search(reason, why) for why in found), found
+
+
+def test_connections_that_the_memory_holds_are_taken() -> None:
+    given = {"nginx_worker_connections": 1024, "nginx_memory": "256m"}
+    assert not [why for why in problems(**given) if "room" in why]
+    assert "worker_connections 1024;" in configuration(**given)
+
+
+@pytest.mark.parametrize(
+    ("request_line", "large"),
+    [
+        ("9999::HTTP/1.1", ""),
+        ("0::HTTP/2.0", ""),
+        ("::HTTP/1.0", ""),
+        ("10000::HTTP/1.1", "large"),
+        (":chunked:HTTP/1.1", "large"),
+        ("::HTTP/2.0", "large"),
+    ],
+)
+def test_a_body_that_may_not_fit_its_buffer_is_counted(request_line: str, large: str) -> None:
+    text = configuration()
+    assert mapped(text, "large_body", request_line) == large
+    assert kib(directives(text, "client_body_buffer_size")[0]) * 1024 > 9999
+    for path in ("/api/", "/api/v1/webhooks/"):
+        assert directives(location(text, path), "limit_conn") == [
+            "client 100",
+            "large_bodies 32",
+            "client_large_bodies 8",
+        ]
+    others = text.replace(location(text, "/api/"), "").replace(location(text, "/api/v1/webhooks/"), "")
+    assert directives(others, "limit_conn") == ["client 100"], "for all other locations"
+    assert directives(others, "client_max_body_size") == [directives(text, "client_body_buffer_size")[0], "0"]
+
+
+def test_a_client_is_an_address_and_in_ipv6_a_64() -> None:
+    pattern = re.search(r'map \$binary_remote_addr \$client \{\n +"~(.*)" \$client_network;', configuration())
+    assert pattern
+    network = re.compile(pattern.group(1).replace("(?<", "(?P<").encode())
+    found = network.search(ipaddress.ip_address("2001:db8:0:a::7").packed)
+    assert found
+    assert found["client_network"] == ipaddress.ip_address("2001:db8:0:a::").packed[:8]
+    assert not network.search(ipaddress.ip_address("192.0.2.1").packed)
 
 
 def test_unknown_host_names_are_refused_only_when_names_are_given() -> None:

@@ -166,6 +166,14 @@ def test_postgresql_takes_all_connections_of_the_backend(prod: Path, workers: in
     assert variables(prod)["postgres_max_connections"] == connections
 
 
+def test_the_connections_of_trusted_proxies_are_not_counted(prod: Path) -> None:
+    fill(prod)
+    assert variables(prod)["docker_host_firewall_web_connections_exempt"] == []
+    with (prod / WIRING.with_name("main.yml")).open("a") as file:
+        file.write("nginx_trusted_proxies: [192.0.2.0/24]\n")
+    assert variables(prod)["docker_host_firewall_web_connections_exempt"] == ["192.0.2.0/24"]
+
+
 def test_groups_decide_what_a_host_carries(prod: Path) -> None:
     fill(prod)
     hosts = yaml.safe_load((prod / "hosts.yml").read_text())

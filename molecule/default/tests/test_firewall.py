@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import requests
 
 PUBLISHED = 9999
 SCAN = """
@@ -27,6 +28,20 @@ with ThreadPoolExecutor(64) as pool:
     print(json.dumps(dict(zip(ports, pool.map(reaches, ports)))))
 """
 IMAGE = "python:3.13-slim"
+# Opens connections at once, and counts those that come about within half a second: before a system sends its SYN again.
+CROWD = """
+import selectors, socket, sys, time
+
+address, count = sys.argv[1], int(sys.argv[2])
+waiting = selectors.DefaultSelector()
+for _ in range(count):
+    connection = socket.socket()
+    connection.setblocking(False)
+    connection.connect_ex((address, 443))
+    waiting.register(connection, selectors.EVENT_WRITE)
+time.sleep(0.5)
+print(len(waiting.select(0)))
+"""
 
 
 def scan(neighbour: Any, address: str, *ports: int) -> dict[int, str]:
@@ -65,6 +80,17 @@ def test_only_the_web_answers(neighbour: Any, host_address: str) -> None:
     assert {port for port, state in found.items() if state != "silent"} - {22} == {80, 443}
 
 
+def test_one_address_has_so_many_connections_and_the_others_go_on(
+    neighbour: Any, host_address: str, https_url: str
+) -> None:
+    """What it lets go of it may have again; connections of others are not counted with its own."""
+    for _ in range(2):
+        crowd = neighbour(["python3", "-c", CROWD, host_address, "100"])
+        assert crowd.stdout.strip() == "64", crowd.stderr
+    answer = requests.get(f"{https_url}/api/v1/health", verify=False, timeout=5)
+    assert answer.status_code == 200
+
+
 def test_a_published_port_stays_inside(host: Any, neighbour: Any, host_address: str, published: int) -> None:
     host.check_output(f"python3 -c \"import socket; socket.create_connection(('127.0.0.1', {published}), 5)\"")
     assert scan(neighbour, host_address, published) == {published: "silent"}
@@ -91,11 +117,11 @@ def test_rules_come_back_when_somebody_took_them_away(
 
 
 def test_unconfirmed_rules_are_taken_back(host: Any) -> None:
-    confirmed = host.check_output("nft list table inet tradingbot")
+    confirmed = host.check_output("nft --terse list table inet tradingbot")
     host.check_output("nft add rule inet tradingbot allowed tcp dport 4242 accept")
-    assert host.check_output("nft list table inet tradingbot") != confirmed
+    assert host.check_output("nft --terse list table inet tradingbot") != confirmed
     host.check_output("systemctl start tradingbot-firewall-rollback.service")
-    assert host.check_output("nft list table inet tradingbot") == confirmed
+    assert host.check_output("nft --terse list table inet tradingbot") == confirmed
 
 
 def test_the_host_answers_pings_and_drops_what_is_not_named(host: Any) -> None:

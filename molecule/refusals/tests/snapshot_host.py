@@ -31,7 +31,7 @@ UNSTEADY = re.compile(r"/nf_conntrack_count$")
 SESSION = re.compile(r"user@|user-runtime-dir@|run-user-|session-|/run/user/")
 COMMANDS = {
     "packages": "dpkg-query --show --showformat='${Package} ${Version} ${db:Status-Abbrev}\n'",
-    "ruleset": "nft --stateless list ruleset",
+    "ruleset": "nft --stateless --terse list ruleset",
     "unit files": "systemctl list-unit-files --no-legend --no-pager",
     "units": "systemctl list-units --type=service,socket,timer,mount --state=active --plain --no-legend --no-pager",
     "listeners": "ss --listening --tcp --numeric --no-header",
