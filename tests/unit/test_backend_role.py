@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from rendering import ROOT
 from small_host import evaluate, problems, render
 
 SECRETS = {
-    "backend_database_url": "postgresql://tradingbot:owner-0123456789abcdef@postgres:5432/tradingbot",
+    "backend_database_url": "postgresql://tradingbot:service-0123456789abcdef@postgres:5432/tradingbot",
+    "backend_schema_database_url": "postgresql://tradingbot_owner:owner-0123456789abcdef@postgres:5432/tradingbot",
     "backend_redis_url": "redis://tradingbot:application-0123456789abcdef@redis:6379/0",
     "backend_secret_key": "signatures-0123456789abcdef-0123456789abcdef",
     "backend_webhook_secret": "senders-0123456789abcdef",
@@ -22,7 +24,10 @@ SECRETS = {
 }
 DEFINITION = "__backend_definition"
 HERE = {"role_path": str(ROOT / "roles" / "backend")}
-PUBLIC = {"backend_public_url": "https://bot.example.com"}
+PUBLIC = {
+    "backend_public_url": "https://bot.example.com",
+    "backend_schema_database_url": SECRETS["backend_schema_database_url"],
+}
 
 
 def fragment(**variables: Any) -> dict[str, Any]:
@@ -84,6 +89,39 @@ def test_a_single_run_of_the_command_line_is_not_started_again() -> None:
     assert {key: tool[key] for key in tool if key not in own} == {key: web[key] for key in web if key not in own}
 
 
+def test_migrations_alone_are_told_the_owners_password() -> None:
+    found = fragment()["services"]
+    assert found["schema"]["secrets"] == [{"source": "schema_database_url", "target": "database_url"}]
+    assert {key: found["schema"][key] for key in found["schema"] if key != "secrets"} == {
+        key: found["tool"][key] for key in found["tool"] if key != "secrets"
+    }
+    for name in ("backend", "worker", "tool"):
+        assert "schema_database_url" not in str(found[name]), name
+    step = (ROOT / "roles/backend/tasks/schema.yml").read_text()
+    assert set(re.findall(r"service: (\w+)", step)) == {"schema"}
+
+
+def test_a_new_password_of_the_owner_is_no_new_release() -> None:
+    assert fragment() == fragment(backend_schema_database_url="postgresql://tradingbot_owner:other@postgres/tradingbot")
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("", "it is empty"),
+        ("postgresql://tradingbot:service-0123456789abcdef@postgres:5432/tradingbot", "it has the same role"),
+        ("postgresql://tradingbot:another-0123456789abcdef@elsewhere/tradingbot", "it has the same role"),
+    ],
+)
+def test_migrations_need_a_role_of_their_own(url: str, why: str) -> None:
+    given = HERE | PUBLIC | {"backend_database_url": SECRETS["backend_database_url"], "backend_schema_database_url": url}
+    (problem,) = problems("backend", **given)
+    assert problem["what"] == "backend_schema_database_url"
+    assert why in problem["why"]
+    assert "00-wiring.yml" in problem["fix"]
+    assert "0123456789abcdef" not in str(problem)
+
+
 def test_a_release_publishes_nothing_and_has_no_address() -> None:
     """Both belong to the slot that it runs in."""
     for name, described in fragment()["services"].items():
@@ -120,9 +158,10 @@ def test_secrets_are_files_and_nowhere_else() -> None:
     names = ["database_url", "redis_url", "secret_key", "webhook_secret", "encryption_key"]
     names += ["encryption_key_old", "notify_urls", "sentry_dsn"]
     assert found["services"]["backend"]["secrets"] == names
+    names.append("schema_database_url")
     assert found["secrets"] == {name: {"file": f"/opt/tradingbot/secrets/{name}"} for name in names}
     text = str(found)
-    for value in (*SECRETS.values(), "owner-0123456789abcdef", "application-0123456789abcdef"):
+    for value in (*SECRETS.values(), "owner-0123456789abcdef", "service-0123456789abcdef", "application-0123456789abcdef"):
         assert value not in text
 
 
@@ -156,7 +195,7 @@ def test_the_documentation_is_hidden_in_production(environment: str, shown: str)
     assert service(backend_environment=environment)["environment"]["DOCS_ENABLED"] == shown
 
 
-@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize("name", [name for name in SECRETS if name != "backend_schema_database_url"])
 def test_another_secret_makes_the_container_anew(name: str) -> None:
     def label(**variables: Any) -> str:
         return str(service(**variables)["labels"]["tradingbot.config-checksum"])
