@@ -1,4 +1,4 @@
-"""What the role of the running service may do to the schema and to what is recorded: no more than its code does."""
+"""What the role of the running service may do to the schema and to what is recorded: what its code does."""
 
 import asyncio
 
@@ -7,6 +7,7 @@ import pytest
 
 from tests.conftest import MakeDatabase, execute
 from tests.later_revisions import LaterRevisions
+from tradingbot.cli.main import main
 from tradingbot.migrations.metadata import TABLES
 from tradingbot.migrations.runner import MigrationSettings, migrate
 
@@ -77,17 +78,27 @@ def test_the_service_cannot(migrated_url: str, statement: str) -> None:
 
 
 async def test_a_table_of_a_later_revision_is_usable_and_no_migration_runs_as_the_service(
-    make_database: MakeDatabase, later: LaterRevisions
+    make_database: MakeDatabase,
+    later: LaterRevisions,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     url = await asyncio.to_thread(make_database)
     await asyncio.to_thread(make_database.give_rights, url)
     as_service = make_database.as_service(url)
     later.add("CREATE TABLE more (id bigint GENERATED ALWAYS AS IDENTITY, note text)")
-    with pytest.raises(Exception, match="permission denied for schema public"):
-        await migrate(MigrationSettings.model_validate({"database_url": as_service}))
+    monkeypatch.setenv("DATABASE_URL", as_service)
+    assert await asyncio.to_thread(main, ["migrate"]) == 1
+    said = capsys.readouterr().err
+    assert "permission denied for schema public" in said
+    assert "The role in DATABASE_URL does not own the schema." in said
     await migrate(MigrationSettings.model_validate({"database_url": url}))
     await asyncio.to_thread(
-        execute, as_service, "INSERT INTO more (note) VALUES ('a')", "UPDATE more SET note = 'b'", "DELETE FROM more"
+        execute,
+        as_service,
+        "INSERT INTO more (note) VALUES ('a')",
+        "UPDATE more SET note = 'b'",
+        "DELETE FROM more",
     )
 
 

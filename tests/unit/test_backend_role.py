@@ -114,7 +114,9 @@ def test_a_new_password_of_the_owner_is_no_new_release() -> None:
     ],
 )
 def test_migrations_need_a_role_of_their_own(url: str, why: str) -> None:
-    given = HERE | PUBLIC | {"backend_database_url": SECRETS["backend_database_url"], "backend_schema_database_url": url}
+    given = (
+        HERE | PUBLIC | {"backend_database_url": SECRETS["backend_database_url"], "backend_schema_database_url": url}
+    )
     (problem,) = problems("backend", **given)
     assert problem["what"] == "backend_schema_database_url"
     assert why in problem["why"]
@@ -161,7 +163,12 @@ def test_secrets_are_files_and_nowhere_else() -> None:
     names.append("schema_database_url")
     assert found["secrets"] == {name: {"file": f"/opt/tradingbot/secrets/{name}"} for name in names}
     text = str(found)
-    for value in (*SECRETS.values(), "owner-0123456789abcdef", "service-0123456789abcdef", "application-0123456789abcdef"):
+    for value in (
+        *SECRETS.values(),
+        "owner-0123456789abcdef",
+        "service-0123456789abcdef",
+        "application-0123456789abcdef",
+    ):
         assert value not in text
 
 

@@ -1,8 +1,9 @@
 """The running service gets no more rights than its code uses.
 
-Tables come with the right to read, add, change and delete rows for the role of the service, as the default privileges
-of their owner say. What is recorded once is not changed later, and the schema's own tables are for migrations. The
-name of the role is the installation's: whoever was granted a right and does not own the table loses it.
+Tables come with the right to read, add, change and delete rows for the role of the service, as the default
+privileges of their owner say. What is recorded once is not changed later, and the schema's own tables are for
+migrations. The name of the role is the installation's: whoever was granted a right and does not own the table
+loses it.
 
 Earlier versions live with this: they have never used these rights.
 """
