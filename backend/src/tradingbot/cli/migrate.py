@@ -60,8 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
             print(note, file=sys.stderr)
         if getattr(error.orig, "sqlstate", None) == _NOT_THE_OWNER:
             print(
-                "The role in DATABASE_URL does not own the schema. On a host, `site.yml` or a deploy migrates,"
-                " with the role that does.",
+                "The role in DATABASE_URL does not own the schema. On a host, `site.yml` or a deploy does,"
+                " with the role that owns it.",
                 file=sys.stderr,
             )
         return 1
