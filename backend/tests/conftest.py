@@ -92,11 +92,13 @@ def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LaterRevi
 
 
 class MakeDatabase:
-    """Makes empty databases."""
+    """Makes empty databases, and the role that the service has in an installation."""
 
     def __init__(self, server: str) -> None:
         self._server = server
         self._names: list[str] = []
+        self._service, self._password = f"service_{secrets.token_hex(6)}", secrets.token_hex(12)
+        execute(server, f"CREATE ROLE {self._service} LOGIN PASSWORD '{self._password}'")
 
     def __call__(self) -> str:
         name = f"test_{secrets.token_hex(6)}"
@@ -104,9 +106,25 @@ class MakeDatabase:
         self._names.append(name)
         return f"{self._server.rpartition('/')[0]}/{name}"
 
+    def give_rights(self, url: str) -> None:
+        """Lets the service's role do with tables to come what it may in an installation: roles/postgres."""
+        to_come = "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT"
+        execute(
+            url,
+            f"REVOKE ALL ON DATABASE {url.rpartition('/')[2]} FROM PUBLIC",
+            f"GRANT CONNECT ON DATABASE {url.rpartition('/')[2]} TO {self._service}",
+            f"{to_come} SELECT, INSERT, UPDATE, DELETE ON TABLES TO {self._service}",
+            f"{to_come} USAGE ON SEQUENCES TO {self._service}",
+        )
+
+    def as_service(self, url: str) -> str:
+        """Gives the URL of the same database with the service's role."""
+        return f"postgresql://{self._service}:{self._password}@{url.rpartition('@')[2]}"
+
     def drop_all(self) -> None:
         """Removes what was made."""
-        execute(self._server, *(f"DROP DATABASE {name} WITH (FORCE)" for name in self._names))
+        databases = (f"DROP DATABASE {name} WITH (FORCE)" for name in self._names)
+        execute(self._server, *databases, f"DROP ROLE {self._service}")
 
 
 @pytest.fixture(scope="session")
@@ -117,10 +135,18 @@ def make_database(postgresql_url: str) -> Iterator[MakeDatabase]:
 
 
 @pytest.fixture(scope="session")
-def migrated_url(make_database: MakeDatabase) -> str:
+def owner_url(make_database: MakeDatabase) -> str:
+    """A database with the schema, as its owner: for what a test does to a table, and the service must not."""
     url = make_database()
+    make_database.give_rights(url)
     asyncio.run(migrate(MigrationSettings(database_url=url)))
     return url
+
+
+@pytest.fixture(scope="session")
+def migrated_url(make_database: MakeDatabase, owner_url: str) -> str:
+    """The same as the service sees it: whatever our code does, it does with these rights alone."""
+    return make_database.as_service(owner_url)
 
 
 class Clerk:
@@ -164,8 +190,8 @@ class Clerk:
 
 
 @pytest.fixture(scope="session")
-def clerk(migrated_url: str) -> Iterator[Clerk]:
-    clerk = Clerk(migrated_url)
+def clerk(owner_url: str) -> Iterator[Clerk]:
+    clerk = Clerk(owner_url)
     yield clerk
     clerk.close()
 

@@ -146,11 +146,11 @@ async def test_use_is_noted_once_a_minute(
 
 
 async def test_key_works_while_nothing_can_be_noted(
-    client: httpx.AsyncClient, app: FastAPI, account: Account, database_url: str
+    client: httpx.AsyncClient, app: FastAPI, account: Account, owner_url: str
 ) -> None:
-    name = database_url.rpartition("/")[2]
+    name = owner_url.rpartition("/")[2]
     read_only = f"ALTER DATABASE {name} SET default_transaction_read_only"
-    await asyncio.to_thread(execute, database_url, f"{read_only} = on")
+    await asyncio.to_thread(execute, owner_url, f"{read_only} = on")
     try:
         await app.state.context.database.engine.dispose()
         assert await status(client, account.api_key) == 200
@@ -159,7 +159,7 @@ async def test_key_works_while_nothing_can_be_noted(
                 await session.execute(text("UPDATE api_keys SET last_used_at = now()"))
     finally:
         writable = "SET default_transaction_read_only = off"
-        await asyncio.to_thread(execute, database_url, writable, f"ALTER DATABASE {name} RESET ALL")
+        await asyncio.to_thread(execute, owner_url, writable, f"ALTER DATABASE {name} RESET ALL")
         await app.state.context.database.engine.dispose()
     assert await last_used(app) is None
 

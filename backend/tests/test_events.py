@@ -269,11 +269,11 @@ async def test_a_number_that_is_none_is_refused(port: int, account: Account, aft
 
 
 async def test_a_client_that_was_away_too_long_is_told_to_load_anew(
-    port: int, account: Account, elsewhere: Database, user: UUID, database_url: str
+    port: int, account: Account, elsewhere: Database, user: UUID, owner_url: str
 ) -> None:
     await record_events(elsewhere, user, 5)
     old = "UPDATE events SET created_at = now() - interval '31 days' WHERE sequence <= 3"
-    await asyncio.to_thread(execute, database_url, old)
+    await asyncio.to_thread(execute, owner_url, old)
     assert await forget_old(elsewhere, 30) == 3
     socket = await listen(port, account, 2)
     reset = await receive(socket)

@@ -234,14 +234,14 @@ TRADER = "(SELECT id FROM users WHERE email = 'trader@mail.test')"
     ],
 )
 async def test_connections_end_with_the_right_to_them(
-    account: Account, settings: Settings, database_url: str, statement: str, ends: str
+    account: Account, settings: Settings, owner_url: str, statement: str, ends: str
 ) -> None:
     other = await make_account(settings, "other@mail.test")
     async with live_server(Settings()) as port, publishing(settings) as database:
         by_key, theirs = await listen(port, account), await listen(port, other)
         by_session = await connect_live(port, await ticket_of_session(settings, account))
         assert (await receive(by_session))["type"] == "ready"
-        await asyncio.to_thread(execute, database_url, statement.format(user=TRADER))
+        await asyncio.to_thread(execute, owner_url, statement.format(user=TRADER))
         for name, client in (("key", by_key), ("session", by_session)):
             if ends in (name, "both"):
                 assert await close_code(client) == 1008

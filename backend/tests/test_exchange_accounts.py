@@ -330,7 +330,7 @@ async def test_a_name_is_taken_once(client: httpx.AsyncClient, headers: dict[str
 
 
 async def test_an_account_that_is_used_stays(
-    client: httpx.AsyncClient, headers: dict[str, str], database_url: str
+    client: httpx.AsyncClient, headers: dict[str, str], database_url: str, owner_url: str
 ) -> None:
     account = await make(client, headers, name="mine")
     url = f"{URL}/{account['id']}"
@@ -351,7 +351,7 @@ async def test_an_account_that_is_used_stays(
     ordered = await client.delete(url, headers=headers)
     assert_problem(ordered, 409)
     assert "Orders" in ordered.text
-    await run(database_url, "DELETE FROM orders")
+    await run(owner_url, "DELETE FROM orders")
     assert (await client.delete(url, headers=headers)).status_code == 204
     assert_problem(await client.get(url, headers=headers), 404)
 

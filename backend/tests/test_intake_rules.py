@@ -262,9 +262,9 @@ async def test_workers_are_woken_fifty_times_a_second_at_most(settings: Settings
 
 @pytest.mark.usefixtures("unhurried")
 async def test_an_alert_that_cannot_be_stored_does_not_take_others_with_it(
-    client: httpx.AsyncClient, account: Account, database_url: str
+    client: httpx.AsyncClient, account: Account, database_url: str, owner_url: str
 ) -> None:
-    await run(database_url, "ALTER TABLE signals ADD CONSTRAINT poison CHECK (symbol <> 'POISON')")
+    await run(owner_url, "ALTER TABLE signals ADD CONSTRAINT poison CHECK (symbol <> 'POISON')")
     try:
         answers = await asyncio.gather(
             *(
@@ -275,7 +275,7 @@ async def test_an_alert_that_cannot_be_stored_does_not_take_others_with_it(
             )
         )
     finally:
-        await run(database_url, "ALTER TABLE signals DROP CONSTRAINT poison")
+        await run(owner_url, "ALTER TABLE signals DROP CONSTRAINT poison")
     assert [number for number, answer in enumerate(answers) if answer.status_code != 202] == [20]
     assert_problem(answers[20], 500)
     assert len(await run(database_url, "SELECT 1 FROM outbox")) == 39

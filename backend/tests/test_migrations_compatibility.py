@@ -177,9 +177,9 @@ class TestWhoWaitsForTheSchema:
         return Settings()
 
     @pytest.fixture
-    async def says(self, settings: Settings) -> Any:
+    async def says(self, settings: Settings, owner_url: str) -> Any:
         """Lets the schema say another revision and oldest head, until the test is over."""
-        connection = await asyncpg.connect(settings.database_url.get_secret_value())
+        connection = await asyncpg.connect(owner_url)
 
         async def say(current: str, oldest: str) -> None:
             await connection.execute("UPDATE alembic_version SET version_num = $1", current)

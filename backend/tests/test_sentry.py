@@ -42,9 +42,9 @@ def reports(sentry: HttpReceiver) -> list[dict[str, Any]]:
 
 
 @asynccontextmanager
-async def without_symbols(database_url: str) -> AsyncIterator[None]:
+async def without_symbols(owner_url: str) -> AsyncIterator[None]:
     """Breaks what is stored, so that reading signals fails in a way that nobody has thought of."""
-    connection = await asyncpg.connect(database_url)
+    connection = await asyncpg.connect(owner_url)
     await connection.execute("ALTER TABLE signals ALTER symbol DROP NOT NULL")
     await connection.execute("UPDATE signals SET symbol = NULL")
     try:
@@ -92,7 +92,7 @@ async def test_what_is_logged_as_an_error_is_reported_without_secrets(
 
 
 async def test_a_failed_request_is_reported_with_the_id_that_its_client_got(
-    tmp_path: Path, account: Account, database_url: str
+    tmp_path: Path, account: Account, owner_url: str
 ) -> None:
     async with http_receiver() as sentry:
         # Sentry is slow, and nobody waits for it.
@@ -101,7 +101,7 @@ async def test_a_failed_request_is_reported_with_the_id_that_its_client_got(
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
                 stored = await client.post(account.webhook, json={"symbol": "BTCUSDT", "action": "buy"})
                 assert stored.status_code == 202
-                async with without_symbols(database_url):
+                async with without_symbols(owner_url):
                     started = time.monotonic()
                     answer = await client.get("/api/v1/signals", headers=account.headers)
                     assert time.monotonic() - started < 4.5

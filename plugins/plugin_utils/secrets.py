@@ -23,6 +23,7 @@ NOTIFY_URLS = "notification addresses"
 
 SECRETS: dict[str, str] = {
     "vault_postgres_superuser_password": PASSWORD,
+    "vault_postgres_owner_password": PASSWORD,
     "vault_postgres_password": PASSWORD,
     "vault_postgres_readonly_password": PASSWORD,
     "vault_redis_password": PASSWORD,

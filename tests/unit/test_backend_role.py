@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from small_host import evaluate, problems, render
 
 SECRETS = {
     "backend_database_url": "postgresql://tradingbot:q7Zp2Lw9Xk4rT8vB@postgres:5432/tradingbot",
+    "backend_schema_database_url": "postgresql://tradingbot_owner:h5Tb9Wm2Qe7Ru4Ya@postgres:5432/tradingbot",
     "backend_redis_url": "redis://tradingbot:n3Mh6Yd5Lc1Gf0Js@redis:6379/0",
     "backend_secret_key": "k1Nw8Rz5Tq2Vx9Jd6Hs3Pf0Lb7Cm4GyE",
     "backend_webhook_secret": "w4Ej1Uo8Ai5Ds2Kf9Lq6Zx3Cv0Bn7MtY",
@@ -23,7 +25,10 @@ SECRETS = {
 }
 DEFINITION = "__backend_definition"
 HERE = {"role_path": str(ROOT / "roles" / "backend")}
-PUBLIC = {"backend_public_url": "https://bot.example.com"}
+PUBLIC = {
+    "backend_public_url": "https://bot.example.com",
+    "backend_schema_database_url": SECRETS["backend_schema_database_url"],
+}
 
 
 def fragment(**variables: Any) -> dict[str, Any]:
@@ -86,6 +91,41 @@ def test_a_single_run_of_the_command_line_is_not_started_again() -> None:
     assert {key: tool[key] for key in tool if key not in own} == {key: web[key] for key in web if key not in own}
 
 
+def test_migrations_alone_are_told_the_owners_password() -> None:
+    found = fragment()["services"]
+    assert found["schema"]["secrets"] == [{"source": "schema_database_url", "target": "database_url"}]
+    assert {key: found["schema"][key] for key in found["schema"] if key != "secrets"} == {
+        key: found["tool"][key] for key in found["tool"] if key != "secrets"
+    }
+    for name in ("backend", "worker", "tool"):
+        assert "schema_database_url" not in str(found[name]), name
+    step = (ROOT / "roles/backend/tasks/schema.yml").read_text()
+    assert set(re.findall(r"service: (\w+)", step)) == {"schema"}
+
+
+def test_a_new_password_of_the_owner_is_no_new_release() -> None:
+    assert fragment() == fragment(backend_schema_database_url="postgresql://tradingbot_owner:other@postgres/tradingbot")
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("", "it is empty"),
+        ("postgresql://tradingbot:service-0123456789abcdef@postgres:5432/tradingbot", "it has the same role"),
+        ("postgresql://tradingbot:another-0123456789abcdef@elsewhere/tradingbot", "it has the same role"),
+    ],
+)
+def test_migrations_need_a_role_of_their_own(url: str, why: str) -> None:
+    given = (
+        HERE | PUBLIC | {"backend_database_url": SECRETS["backend_database_url"], "backend_schema_database_url": url}
+    )
+    (problem,) = problems("backend", **given)
+    assert problem["what"] == "backend_schema_database_url"
+    assert why in problem["why"]
+    assert "00-wiring.yml" in problem["fix"]
+    assert "0123456789abcdef" not in str(problem)
+
+
 def test_a_release_publishes_nothing_and_has_no_address() -> None:
     """Both belong to the slot that it runs in."""
     for name, described in fragment()["services"].items():
@@ -122,9 +162,10 @@ def test_secrets_are_files_and_nowhere_else() -> None:
     assert found["services"]["worker"]["secrets"] == names
     assert found["services"]["backend"]["secrets"] == [name for name in names if name != "notify_urls"]
     assert found["services"]["tool"]["secrets"] == ["database_url"]
+    names.append("schema_database_url")
     assert found["secrets"] == {name: {"file": f"/opt/tradingbot/secrets/{name}"} for name in names}
     text = str(found)
-    for value in (*SECRETS.values(), "q7Zp2Lw9Xk4rT8vB", "n3Mh6Yd5Lc1Gf0Js"):
+    for value in (*SECRETS.values(), "q7Zp2Lw9Xk4rT8vB", "h5Tb9Wm2Qe7Ru4Ya", "n3Mh6Yd5Lc1Gf0Js"):
         assert value not in text
 
 
@@ -163,7 +204,7 @@ def test_the_documentation_is_hidden_in_production(environment: str, shown: str)
     assert service(backend_environment=environment)["environment"]["DOCS_ENABLED"] == shown
 
 
-@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize("name", [name for name in SECRETS if name != "backend_schema_database_url"])
 def test_another_secret_makes_the_container_anew(name: str) -> None:
     def label(**variables: Any) -> str:
         return str(service(**variables)["labels"]["tradingbot.config-checksum"])

@@ -16,10 +16,15 @@ from small_host import evaluate, problems, render
 ROOT = Path(__file__).resolve().parents[2]
 SECRETS = {
     "postgres_superuser_password": "superuser-0123456789abcdef",
-    "postgres_password": "owner-0123456789abcdef",
+    "postgres_owner_password": "owner-0123456789abcdef",
+    "postgres_password": "service-0123456789abcdef",
     "postgres_readonly_password": "reader-0123456789abcdef",
 }
-ABSENT: dict[str, Any] = {"__postgres_data_file": {"stat": {"exists": False}}, "__postgres_data_version": {}}
+ABSENT: dict[str, Any] = {
+    "postgres_owner_password": SECRETS["postgres_owner_password"],
+    "__postgres_data_file": {"stat": {"exists": False}},
+    "__postgres_data_version": {},
+}
 
 
 def fragment(**variables: Any) -> dict[str, Any]:
@@ -91,6 +96,7 @@ def test_only_the_superusers_password_recreates_the_container() -> None:
         return str(yaml.safe_load(text)["services"]["postgres"]["labels"]["tradingbot.config-checksum"])
 
     assert label() == label(postgres_password="another-0123456789abcdef")
+    assert label() == label(postgres_owner_password="another-0123456789abcdef")
     assert label() == label(postgres_readonly_password="another-0123456789abcdef")
     assert label() != label(postgres_superuser_password="another-0123456789abcdef")
     assert fragment() == fragment(postgres_settings={"work_mem": "8MB"}, postgres_allowed_networks=["10.0.0.0/8"])
@@ -129,11 +135,12 @@ def test_every_way_in_asks_for_scram() -> None:
     )
     rules = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
     assert {rule[-1] for rule in rules} == {"scram-sha-256"}
+    roles = '"tradingbot_owner","tradingbot","tradingbot_readonly"'
     assert [rule[:-1] for rule in rules] == [
-        ["local", "all", "all"],
-        ["host", "all", "all", "127.0.0.1/32"],
-        ["host", '"tradingbot"', '"tradingbot","tradingbot_readonly"', "172.20.0.0/16"],
-        ["host", '"tradingbot"', '"tradingbot","tradingbot_readonly"', "10.1.0.0/24"],
+        ["local", "all", "postgres"],
+        ["host", "all", "postgres", "127.0.0.1/32"],
+        ["host", '"tradingbot"', roles, "172.20.0.0/16"],
+        ["host", '"tradingbot"', roles, "10.1.0.0/24"],
     ]
 
 
@@ -163,9 +170,26 @@ def test_limits_that_cannot_work_are_found(variables: dict[str, Any], names: lis
     assert all({"what", "why", "fix"} <= set(problem) for problem in found)
 
 
+@pytest.mark.parametrize(
+    ("variables", "name", "why"),
+    [
+        ({"postgres_owner_password": ""}, "postgres_owner_password", "it is empty"),
+        ({"postgres_owner_user": "tradingbot"}, "postgres_owner_user", "tradingbot is the name of another role"),
+        ({"postgres_owner_user": "tradingbot_readonly"}, "postgres_owner_user", "is the name of another role"),
+        ({"postgres_owner_user": "postgres"}, "postgres_owner_user", "is the name of another role"),
+    ],
+)
+def test_an_owner_that_is_no_role_of_its_own_is_found(variables: dict[str, Any], name: str, why: str) -> None:
+    (problem,) = problems("postgres", **ABSENT | variables)
+    assert problem["what"] == name
+    assert why in problem["why"]
+    assert problem["fix"]
+
+
 def test_data_of_another_major_version_is_found_with_a_way_out() -> None:
     (problem,) = problems(
         "postgres",
+        postgres_owner_password=SECRETS["postgres_owner_password"],
         __postgres_data_file={"stat": {"exists": True, "checksum": "of 14"}},
         __postgres_data_version={"content": base64.b64encode(b"14\n").decode()},
     )

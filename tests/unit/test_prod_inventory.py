@@ -156,6 +156,10 @@ def test_the_commands_in_the_refusals_fill_it(prod: Path) -> None:
         values["backend_database_url"]
         == f"postgresql://tradingbot:{values['postgres_password']}@postgres:5432/tradingbot"
     )
+    assert (
+        values["backend_schema_database_url"]
+        == f"postgresql://tradingbot_owner:{values['postgres_owner_password']}@postgres:5432/tradingbot"
+    )
 
 
 @pytest.mark.parametrize(("workers", "connections"), [(1, 100), (4, 152), (8, 256)])

@@ -237,7 +237,7 @@ class TestPlaybook:
     def test_makes_keeps_and_shows_names_only(self, inventory: Inventory) -> None:
         checked = inventory.play("--check", "--diff", "-vvv")
         assert checked.returncode == 0, text(checked)
-        assert "Would make 8 secrets" in text(checked)
+        assert "Would make 9 secrets" in text(checked)
         assert not inventory.vault.exists()
 
         first = inventory.play("-vvv", "--diff")
@@ -254,7 +254,7 @@ class TestPlaybook:
         before = inventory.vault.read_bytes()
         second = inventory.play("-vvv", "--diff")
         assert "changed=0" in second.stdout, text(second)
-        assert "Made 0 secrets and kept 8" in text(second)
+        assert "Made 0 secrets and kept 9" in text(second)
         assert inventory.vault.read_bytes() == before
         for done in (checked, first, second):
             assert leaks(done.stdout + done.stderr, values) == []
@@ -266,7 +266,7 @@ class TestPlaybook:
         assert done.returncode == 0, text(done)
         assert inventory.clear().startswith(old)
         assert list(inventory.values())[3:] == [name for name in NAMES if name not in old]
-        assert "Made 6 secrets and kept 2" in text(done)
+        assert "Made 7 secrets and kept 2" in text(done)
         assert "Kept although empty: vault_postgres_password" in text(done)
         assert "but ours" not in done.stdout + done.stderr
 

@@ -4,16 +4,47 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator
+import json
+import re
+import secrets as random
+import shlex
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.stack.host import COMPOSE, inspect
+from tests.stack.api import call
+from tests.stack.host import COMPOSE, inspect, one_shot, output_of, services
 from tests.stack.plays import apply_role
+from tests.testbed import hosts
 
 CONTAINER = "tradingbot-postgres-1"
+# Tries statements as the worker, each in a transaction that is rolled back; says what PostgreSQL answers.
+TRY = """
+import asyncio, asyncpg, json, sys
+async def main():
+    connection = await asyncpg.connect(open("/run/secrets/database_url").read().strip())
+    for statement in json.load(sys.stdin):
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            print(await connection.execute(statement))
+        except asyncpg.PostgresError as error:
+            print(error)
+        await transaction.rollback()
+asyncio.run(main())
+"""
+# What a host was like up to 0.3.0, where the service was the owner of all.
+OWNED_BY_THE_SERVICE = """
+REASSIGN OWNED BY tradingbot_owner TO tradingbot;
+DROP OWNED BY tradingbot_owner;
+DROP ROLE tradingbot_owner;
+"""
+OWNERS = """
+SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class
+WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S')
+"""
 
 
 def psql(host: Any, sql: str, database: str = "tradingbot") -> str:
@@ -30,6 +61,12 @@ def login(host: Any, user: str, password: str, sql: str, database: str = "tradin
             "$(docker inspect --format '{{.Config.Image}}' " + CONTAINER + ") -XAtq -h postgres -U %s -d %s -c %s",
             *(password, user, database, sql),
         )
+
+
+def as_worker(machine: hosts.Host, *statements: str) -> list[str]:
+    """Return what PostgreSQL answers to each of *statements* of the worker; nothing of them stays."""
+    command = f"{COMPOSE} exec -T worker python -c {shlex.quote(TRY)}"
+    return output_of(machine, command, json.dumps(statements)).splitlines()
 
 
 @pytest.fixture
@@ -87,7 +124,7 @@ def test_settings_are_active(host: Any) -> None:
 
 
 def test_a_slow_query_is_logged_without_its_values(host: Any) -> None:
-    mark = secrets.token_hex(8)
+    mark = random.token_hex(8)
     psql(host, f"SELECT pg_sleep(1.1) AS slow_{mark}")
     psql(host, f"SELECT pg_sleep(0.1) AS quick_{mark}")
     with host.sudo():
@@ -115,6 +152,8 @@ def test_only_scram_lets_anyone_in(host: Any) -> None:
 @pytest.mark.parametrize(
     ("user", "database", "reason"),
     [
+        ("tradingbot_owner", "tradingbot", "password authentication failed"),
+        ("tradingbot_owner", "postgres", "no pg_hba.conf entry"),
         ("tradingbot", "tradingbot", "password authentication failed"),
         ("tradingbot_readonly", "tradingbot", "password authentication failed"),
         ("tradingbot", "postgres", "no pg_hba.conf entry"),
@@ -131,16 +170,118 @@ def test_roles_have_no_more_rights_than_they_need(host: Any) -> None:
     flags = "rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls"
     assert psql(host, f"SELECT count(*) FROM pg_roles WHERE rolname LIKE 'tradingbot%' AND ({flags})") == "0"
     owner = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'tradingbot'"
-    assert psql(host, owner) == "tradingbot"
+    assert psql(host, owner) == "tradingbot_owner"
+    assert psql(host, OWNERS) == "tradingbot_owner"
+    assert psql(host, "SELECT pg_has_role('tradingbot', 'tradingbot_owner', 'MEMBER')") == "f"
+
+
+def test_nobody_but_the_superuser_gets_in_from_inside_the_container(host: Any) -> None:
+    rules = "SELECT DISTINCT user_name FROM pg_hba_file_rules WHERE type = 'local' OR address = '127.0.0.1'"
+    assert psql(host, rules) == "{postgres}"
+    for user in ("tradingbot_owner", "tradingbot", "tradingbot_readonly"):
+        with host.sudo():
+            refused = host.run(f"docker exec {CONTAINER} psql -w -U {user} -d tradingbot -c 'SELECT 1'")
+        assert refused.rc == 2
+        assert "no pg_hba.conf entry" in refused.stderr
+
+
+def test_the_service_changes_rows_and_no_tables(machine: hosts.Host) -> None:
+    refused = [
+        "DROP SCHEMA public CASCADE",
+        "DROP TABLE signals",
+        "DROP DATABASE tradingbot",
+        "CREATE TABLE more ()",
+        "CREATE TEMPORARY TABLE more ()",
+        "CREATE SCHEMA more",
+        "CREATE EXTENSION hstore",
+        "ALTER TABLE signals ADD COLUMN more text",
+        "TRUNCATE signals CASCADE",
+        "GRANT ALL ON signals TO PUBLIC",
+        "SET ROLE tradingbot_owner",
+        "CREATE ROLE more",
+        "UPDATE alembic_version SET version_num = '0001'",
+        "DELETE FROM fills",
+        "UPDATE events SET sequence = 0",
+    ]
+    said = as_worker(machine, *refused)
+    allowed = r"permission denied|must be owner of|cannot run inside a transaction block"
+    assert [line for line in said if not re.search(allowed, line)] == []
+    assert len(said) == len(refused)
+    assert as_worker(machine, "DELETE FROM outbox", "SELECT FROM alembic_version")[1] == "SELECT 1"
+
+
+def test_the_service_knows_nothing_of_the_owner(machine: hosts.Host, secrets: dict[str, str]) -> None:
+    password = secrets["vault_postgres_owner_password"]
+    found = services(machine)
+    for name in ("backend", "worker"):
+        told = output_of(machine, f"docker exec {found[name]['Id']} sh -c 'env; cat /run/secrets/*'")
+        assert "tradingbot:" in told
+        for owner in (password, "tradingbot_owner", "schema_database_url"):
+            assert owner not in told + json.dumps(found[name]), name
+    schema = output_of(machine, f"{one_shot(machine)} schema sh -c 'ls /run/secrets; cat /run/secrets/*'")
+    assert schema.splitlines() == [
+        "database_url",
+        f"postgresql://tradingbot_owner:{password}@postgres:5432/tradingbot",
+    ]
+
+
+def test_a_table_that_a_migration_makes_is_usable(host: Any, machine: hosts.Host) -> None:
+    psql(host, "SET ROLE tradingbot_owner; CREATE TABLE verify_more (id int GENERATED ALWAYS AS IDENTITY, note text)")
+    try:
+        assert as_worker(
+            machine,
+            "INSERT INTO verify_more (note) VALUES ('a')",
+            "UPDATE verify_more SET note = 'b'",
+            "DELETE FROM verify_more",
+            "DROP TABLE verify_more",
+        ) == ["INSERT 0 1", "UPDATE 0", "DELETE 0", "must be owner of table verify_more"]
+    finally:
+        psql(host, "DROP TABLE verify_more")
+
+
+def test_tables_of_an_earlier_version_get_their_owner_while_alerts_come(
+    host: Any, machine: hosts.Host, https_url: str, new_webhook_token: Callable[[], str]
+) -> None:
+    """Also while somebody reads one of them for some seconds."""
+    migrate = f"{one_shot(machine)} schema tradingbot migrate"
+    url = f"{https_url}/api/v1/webhooks/tradingview/{new_webhook_token()}"
+    output_of(machine, f"{migrate} --downgrade 0003")
+    psql(host, OWNED_BY_THE_SERVICE)
+    assert as_worker(machine, "DROP SCHEMA public CASCADE") == ["DROP SCHEMA"]
+    count = "SELECT count(*) FROM signals JOIN strategies ON strategy_id = strategies.id"
+    before, answers, ended = int(psql(host, count)), [0], threading.Event()
+
+    def send() -> None:
+        while not ended.wait(0.3):
+            body = {"ticker": "BTCUSDT", "action": "buy", "order_id": str(len(answers))}
+            answers.append(call("POST", url, json=body).status_code)
+
+    reads = f"{COMPOSE} exec -T postgres psql -XAtq -d tradingbot -c 'SELECT pg_sleep(8), count(*) FROM signals'"
+    output_of(machine, f"nohup {reads} >/dev/null 2>&1 &")
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        applied = apply_role(host, "postgres")
+    finally:
+        ended.set()
+        sender.join()
+    assert "failed=0" in applied
+    assert len(answers) > 5
+    assert set(answers[1:]) == {202}
+    assert int(psql(host, count)) == before + len(answers) - 1
+    assert psql(host, OWNERS) == "tradingbot_owner"
+    assert "migrated 0003" in output_of(machine, migrate)
+    assert as_worker(machine, "DROP SCHEMA public CASCADE") == ["must be owner of schema public"]
+    assert "changed=0" in apply_role(host, "postgres")
 
 
 @pytest.mark.usefixtures("restored_at_the_end")
 def test_a_new_readers_password_works_and_reads_only(host: Any) -> None:
-    password = secrets.token_hex(16)
+    password = random.token_hex(16)
     started = inspect(host, "postgres")["State"]["StartedAt"]
     assert "failed=0" in apply_role(host, "postgres", postgres_readonly_password=password)
     assert inspect(host, "postgres")["State"]["StartedAt"] == started
-    psql(host, "SET ROLE tradingbot; CREATE TABLE IF NOT EXISTS verify_reader AS SELECT 42 AS answer")
+    psql(host, "SET ROLE tradingbot_owner; CREATE TABLE IF NOT EXISTS verify_reader AS SELECT 42 AS answer")
     try:
         assert login(host, "tradingbot_readonly", password, "SELECT answer FROM verify_reader").stdout.strip() == "42"
         refused = login(host, "tradingbot_readonly", password, "INSERT INTO verify_reader VALUES (1)")
@@ -155,7 +296,7 @@ def test_a_new_readers_password_works_and_reads_only(host: Any) -> None:
 
 @pytest.mark.usefixtures("restored")
 def test_a_new_superusers_password_works(host: Any) -> None:
-    password = secrets.token_hex(16)
+    password = random.token_hex(16)
     assert "failed=0" in apply_role(host, "postgres", postgres_superuser_password=password)
     assert psql(host, "SELECT 1") == "1"
     with host.sudo():

@@ -102,7 +102,7 @@ def schema_is_put_back(machine: hosts.Host, inventory: str, ask: ledger.Query) -
     if ask(SCHEMA) != [before]:
         contracted = next(name for name in releases(machine) if name.startswith(CONTRACTS))
         compose = f"docker compose --project-name tradingbot --file {PROJECT}/backend/releases/{contracted}.yaml"
-        migrate = f"run --rm -T tool tradingbot migrate --downgrade {before}"
+        migrate = f"run --rm -T schema tradingbot migrate --downgrade {before}"
         output_of(machine, f"COMPOSE_IGNORE_ORPHANS=true {compose} {migrate}")
     succeeds(inventory, DEPLOY, *to(serving))
 

@@ -14,6 +14,7 @@ from tradingbot.migrations.head import head_revision
 from tradingbot.migrations.plan import NotShownError, plan
 from tradingbot.migrations.runner import BASE, MigrationRefusedError, MigrationSettings, migrate, state_of
 
+_NOT_THE_OWNER = "42501"  # insufficient_privilege
 _REVISION = re.compile(rf"^(\d{{4}}|{BASE})$")
 
 
@@ -57,6 +58,12 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"migration failed, the schema is unchanged: {error.orig}", file=sys.stderr)
         for note in getattr(error, "__notes__", []):
             print(note, file=sys.stderr)
+        if getattr(error.orig, "sqlstate", None) == _NOT_THE_OWNER:
+            print(
+                "The role in DATABASE_URL does not own the schema. On a host, `site.yml` or a deploy does,"
+                " with the role that owns it.",
+                file=sys.stderr,
+            )
         return 1
     except (MigrationRefusedError, NotShownError) as error:
         print(error, file=sys.stderr)
