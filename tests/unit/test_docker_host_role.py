@@ -145,7 +145,10 @@ def test_units_that_flush_rules_have_them_loaded_again(unit: str, commands: set[
 
 
 def test_firewall_counts_the_web_connections_of_each_sender() -> None:
-    known = {"__docker_host_preflight": host(), "docker_host_firewall_web_connections_exempt": ["192.0.2.0/24", "2001:db8::/32"]}
+    known = {
+        "__docker_host_preflight": host(),
+        "docker_host_firewall_web_connections_exempt": ["192.0.2.0/24", "2001:db8::/32"],
+    }
     text = render(ROLE, "etc/tradingbot/firewall.nft.j2", docker_host_firewall_web_connections=7, **known)
     chain = text.split("chain web_connections {\n")[1].split("    }\n")[0]
     assert [line.strip() for line in chain.splitlines()] == [
