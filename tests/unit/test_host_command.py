@@ -99,7 +99,7 @@ class Host:
         for module in (stack_health, clean, build, rules):
             monkeypatch.setattr(module, "run", self.run)
         monkeypatch.setattr(sys, "stdin", io.StringIO())
-        network = {"forwarding": {}, "firewall": "", "rules": [], "flushed_by": [], "outside": None}
+        network: dict[str, Any] = {"forwarding": {}, "firewall": "", "rules": [], "flushed_by": [], "outside": None}
         monkeypatch.setattr(stack_network, "look", lambda *_: dict(network))
 
     def record(self, **changes: Any) -> None:

@@ -58,7 +58,9 @@ def test_network(host: Any) -> None:
     assert host.interface("br-tradingbot").exists
 
 
-@pytest.mark.parametrize(("name", "value"), [("vm.overcommit_memory", 1), ("net.core.somaxconn", 4096)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("vm.overcommit_memory", 1), ("net.core.somaxconn", 4096), ("net.ipv4.ip_forward", 1)]
+)
 def test_kernel_settings_hold_and_are_kept(host: Any, name: str, value: int) -> None:
     assert host.sysctl(name) == value
     assert f"{name}={value}" in host.file("/etc/sysctl.d/90-tradingbot.conf").content_string.splitlines()

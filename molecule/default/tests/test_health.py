@@ -37,7 +37,18 @@ def test_all_is_well_and_is_shown_as_a_table(inventory: str) -> None:
         r"backend-\w+ \* +running +healthy",
     ):
         assert re.search(rf"^ +{line}", done.said, re.MULTILINE), done.said
-    for name in ("disk", "memory", "clock", "requests go to", "web", "certificate", "schema", "queue", "backup"):
+    for name in (
+        "disk",
+        "memory",
+        "clock",
+        "requests go to",
+        "web",
+        "from outside",
+        "certificate",
+        "schema",
+        "queue",
+        "backup",
+    ):
         assert re.search(rf"^ +{name} {{2,}}\S", done.said, re.MULTILINE), name
     assert "All is well." in done.said
 
