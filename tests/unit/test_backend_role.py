@@ -116,9 +116,7 @@ def test_a_new_password_of_the_owner_is_no_new_release() -> None:
     ],
 )
 def test_migrations_need_a_role_of_their_own(url: str, why: str) -> None:
-    given = (
-        HERE | PUBLIC | {"backend_database_url": SECRETS["backend_database_url"], "backend_schema_database_url": url}
-    )
+    given = HERE | PUBLIC | SECRETS | {"backend_schema_database_url": url}
     (problem,) = problems("backend", **given)
     assert problem["what"] == "backend_schema_database_url"
     assert why in problem["why"]
