@@ -178,7 +178,7 @@ class Engine:
             path = folder / name
             if path.exists():
                 mode = 0o755 if path.is_dir() else 0o644
-                if path.stat().st_mode & 0o005 != mode & 0o005:
+                if ~path.stat().st_mode & mode & 0o005:
                     path.chmod(mode)
                     mended.append(name)
         return mended

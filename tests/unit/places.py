@@ -47,7 +47,12 @@ def _load(path: str) -> Any:
 
 def inventory() -> dict[str, Any]:
     """Return the variables of an inventory with nothing but the wiring and secrets."""
-    secrets = ("postgres_superuser_password", "postgres_password", "postgres_readonly_password", "redis_password")
+    secrets: tuple[str, ...] = (
+        "postgres_superuser_password",
+        "postgres_password",
+        "postgres_readonly_password",
+        "redis_password",
+    )
     secrets += ("redis_health_password", "backend_secret_key", "backend_webhook_secret", "backend_encryption_key")
     return dict(_load(str(WIRING))) | {f"vault_{name}": f"value-of-{name}" for name in secrets}
 

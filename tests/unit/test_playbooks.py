@@ -47,7 +47,7 @@ def walked(value: Any) -> Iterator[dict[str, Any]]:
 
 def test_programs_are_named_by_their_full_paths() -> None:
     """Root's PATH may lack /usr/local/bin (sudo's secure_path on Debian forky) and /usr/sbin (su without a login)."""
-    found = {}
+    found: dict[str, str] = {}
     for path in [*(ROOT / "roles").glob("*/tasks/*.yml"), *PLAYBOOKS]:
         for task in walked(yaml.safe_load(path.read_text())):
             told = task.get("ansible.builtin.command") or {}

@@ -419,7 +419,7 @@ DEBIAN, OWN = ["/usr/lib/python3.13", preflight.DIST_PACKAGES], ["/opt/python/li
 @pytest.mark.parametrize(("search", "wrong"), [(DEBIAN, False), (OWN, True)], ids=["packages bring it", "nothing does"])
 def test_a_python_that_lacks_what_the_modules_need(search: list[str], wrong: bool) -> None:
     found = list(preflight.check_python({"python3-nowhere": "nowhere"}, search, "/opt/python/bin/python3"))
-    assert what(found) == ["ansible_python_interpreter"] * wrong
+    assert [problem["what"] for problem in found] == ["ansible_python_interpreter"] * wrong
     for problem in found:
         assert "/opt/python/bin/python3 has no nowhere" in problem["why"]
         assert problem["fix"].endswith("or `/opt/python/bin/python3 -m pip install nowhere`")

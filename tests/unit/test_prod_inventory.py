@@ -109,7 +109,7 @@ def test_refuses_all_that_is_left_together_before_any_connection(prod: Path) -> 
         assert name in said(done), name
     assert "nothing has been changed" in said(done)
     assert "UNREACHABLE" not in done.stdout
-    assert "Gathering Facts" not in done.stdout
+    assert "Gather the facts" not in done.stdout
 
 
 DIGEST = "@sha256:" + "0" * 64

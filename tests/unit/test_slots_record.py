@@ -198,10 +198,10 @@ def proxy(layout: records.Layout) -> Path:
 
 
 def test_a_web_server_that_can_read_its_files_is_left_alone(layout: records.Layout, proxy: Path) -> None:
-    (proxy / "conf/nginx.conf").chmod(0o664)
+    (proxy / "conf/nginx.conf").chmod(0o775)
     (proxy / "live/maintenance.conf").unlink()
     assert engine.Engine(layout).let_proxy_read() == []
-    assert (proxy / "conf/nginx.conf").stat().st_mode & 0o777 == 0o664
+    assert (proxy / "conf/nginx.conf").stat().st_mode & 0o777 == 0o775
 
 
 def test_a_host_without_a_web_server_is_left_alone(layout: records.Layout) -> None:

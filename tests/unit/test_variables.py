@@ -76,7 +76,9 @@ def case(value: Any, *places: str, reads: str = "", **beside: Any) -> Case:
     return Case(value, places, reads or str(value), beside)
 
 
-DEBIAN_12 = {"__docker_host_preflight": {"facts": PREFLIGHT | {"os": {"id": "debian", "codename": "bookworm"}}}}
+DEBIAN_12: dict[str, Any] = {
+    "__docker_host_preflight": {"facts": PREFLIGHT | {"os": {"id": "debian", "codename": "bookworm"}}}
+}
 REVISION = {"revision": "0002", "name": "less", "contract": "0001", "sql": "SELECT 1;"}
 CONTRACTS = {
     "__backend_now": {"kept": [], "release": "r"},

@@ -109,7 +109,7 @@ def test_unfit_secrets_and_what_is_not_filled_in(refuses: Refuses, inventory: Pa
         },
         at=copied,
     )
-    assert "Gathering Facts" not in printed
+    assert "Gather the facts" not in printed
 
 
 # --- what the host lacks
@@ -159,7 +159,7 @@ def test_all_problems_are_reported_together(refuses: Refuses) -> None:
             ("memory", r"the host has \d+ MiB, 99999999 MiB are needed", "docker_host_memory_min_mb"),
             ("disk space at /var/lib/docker", r"\d+ MiB are free, 99999999 MiB are needed", "docker_host_disk_min_mb"),
             (
-                "disk space at /opt/tradingbot",
+                "disk space at /opt/trading bot",
                 "88888888 MiB are needed",
                 r"df -h /opt.*docker_host_project_disk_min_mb",
             ),
@@ -170,6 +170,11 @@ def test_all_problems_are_reported_together(refuses: Refuses) -> None:
             ),
             ("name nosuch.invalid", "does not resolve on the host", "getent hosts nosuch.invalid.*/etc/resolv.conf"),
             ("subnet 10.99.0.0/24", "the host reaches 10.99.0.0/24 by eth0", "docker_host_network_subnet"),
+            ("docker_host_project_dir", "`/opt/trading bot` is not a full path", "_project_dir: /opt/tradingbot`"),
+            ("docker_host_project_name", "Docker Compose refuses `My Bot`", "_project_name: tradingbot`"),
+            ("docker_host_network_name", "since 0.4.0 there is none", "take it out"),
+            ("docker_host_network_bridge", "`bot0` does not begin with `br-`", "_bridge: br-tradingbot`"),
+            ("redis_key_prefix", "the backend's keys begin with tradingbot:", "take it out"),
             ("docker_host_firewall_ssh_sources", "empty: .*nobody in by SSH", r"_ssh_sources: \[10\.99\.0\.1\]"),
             ("firewall source", "'10.99.0.1/24' is neither an address nor a network", "write it like 192.0.2.7"),
             ("postgres_memory_mb", "64 MiB is less than 256", "`postgres_memory_mb: 512`"),
@@ -194,7 +199,12 @@ def test_all_problems_are_reported_together(refuses: Refuses) -> None:
             "docker_host_project_disk_min_mb": 88888888,
             "docker_host_clock_offset_max": -1,
             "docker_host_registry_mirrors": ["http://nosuch.invalid:5000"],
+            "docker_host_project_dir": "/opt/trading bot",
+            "docker_host_project_name": "My Bot",
+            "docker_host_network_name": "bots",
             "docker_host_network_subnet": "10.99.0.0/24",
+            "docker_host_network_bridge": "bot0",
+            "redis_key_prefix": "bot:",
             "docker_host_firewall_ssh_sources": [],
             "docker_host_firewall_web_sources": ["10.99.0.1/24"],
             "postgres_memory_mb": 64,
