@@ -23,7 +23,8 @@ from ansible.template import Templar, trust_as_template
 from ansible_collections.tradingbot.stack.plugins.filter.backend_secret_problems import backend_secret_problems
 from ansible_collections.tradingbot.stack.plugins.filter.scram_verifier import scram_verifier
 from ansible_collections.tradingbot.stack.plugins.plugin_utils import secrets as rules
-from rendering import evaluate, render
+from rendering import render
+from small_host import evaluate
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent

@@ -110,7 +110,8 @@ def test_the_backend_reads_models_and_runs_nothing_that_it_writes(machine: hosts
         for folder in ("/app/logs", "/app/cache", "/tmp"):
             file = f"{folder}/test-file"
             output_of(machine, f"{run} cp /bin/true {file}")
-            assert "Permission denied" in run_on(machine, f"{run} {file}").stderr, folder
+            started = run_on(machine, f"{run} {file}")
+            assert "permission denied" in started.stdout + started.stderr, folder
             large = run_on(machine, f"{run} dd if=/dev/zero of={file} bs=1M count=80")
             assert "No space left on device" in large.stderr, folder
             output_of(machine, f"{run} rm {file}")

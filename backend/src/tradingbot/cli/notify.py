@@ -30,7 +30,7 @@ def run(_arguments: argparse.Namespace) -> int:
     """Sends to all targets at once and prints a line for each."""
     settings = load(ObservabilitySettings)
     if settings.notify_urls is None:
-        print("NOTIFY_URLS is not set here: only the worker needs it, and where it has none nobody is told", file=sys.stderr)
+        print("NOTIFY_URLS is not set here: the worker needs it, to tell anybody", file=sys.stderr)
         return 1
     targets = targets_of(settings.notify_urls.get_secret_value())
     outcomes = asyncio.run(_send(targets))
