@@ -311,7 +311,16 @@ def test_nginx_keeps_websockets_open_until_a_killed_deploy_is_repaired() -> None
 
 @pytest.mark.parametrize(
     ("processors", "share", "workers"),
-    [(1, "1.0", 1), (2, "1.0", 1), (4, "0.5", 1), (4, "1.5", 2), (4, "4.0", 4), (2, "4.0", 2), (40, "8", 4), (96, "0", 4)],
+    [
+        (1, "1.0", 1),
+        (2, "1.0", 1),
+        (4, "0.5", 1),
+        (4, "1.5", 2),
+        (4, "4.0", 4),
+        (2, "4.0", 2),
+        (40, "8", 4),
+        (96, "0", 4),
+    ],
 )
 def test_workers_fit_the_machine_and_the_container(processors: int, share: str, workers: int) -> None:
     facts = {"ansible_facts": {"processor_vcpus": processors}, "nginx_cpus": share}
