@@ -117,7 +117,11 @@ def configured(host: Any) -> dict[str, LeakyBucket]:
 
 
 def test_rates_are_those_of_the_specification(configured: dict[str, LeakyBucket]) -> None:
-    assert {zone: bucket.requests_per_minute for zone, bucket in configured.items()} == {"api": 60, "webhook": 300}
+    assert {zone: bucket.requests_per_minute for zone, bucket in configured.items()} == {
+        "api": 60,
+        "webhook": 300,
+        "webhook_client": 6000,
+    }
 
 
 @pytest.mark.alone
@@ -186,6 +190,47 @@ def test_one_tokens_burst_is_not_anothers(
         assert time.monotonic() < deadline, "the first token never met its limit"
     assert post(other) == 202
     connection.close()
+
+
+@pytest.mark.alone
+def test_made_up_tokens_are_stopped_by_the_senders_address(
+    clients: Clients, configured: dict[str, LeakyBucket]
+) -> None:
+    """Each token has a bucket of its own, and all of them are one client's."""
+    bucket = configured["webhook_client"]
+
+    def request(connection: http.client.HTTPConnection) -> Answer:
+        token = f"tbw_{next(SERIAL):0>43}"
+        return send(
+            connection, "POST", f"/api/v1/webhooks/tradingview/{token}", alert(), Content_Type="application/json"
+        )
+
+    sent, answers = clients.volley(bucket.burst // 4, request)
+    assert set(answers) == {404, 503}
+    drained = (sent.end_ms - sent.start_ms) / 1000 / bucket.token_seconds
+    assert bucket.burst < answers[404] <= bucket.burst + 1 + drained
+
+
+def test_few_large_bodies_at_once_and_alerts_beside_them(
+    https_url: str, new_webhook_token: Callable[[], str], host: Any
+) -> None:
+    """A client's last body that does not fit nginx's buffer is sent away, to come again; a usual alert is taken in."""
+    text = host.file("/opt/tradingbot/nginx/conf/nginx.conf").content_string
+    (most,) = set(re.findall(r"limit_conn client_large_bodies (\d+);", text))
+    path = f"/api/v1/webhooks/tradingview/{new_webhook_token()}"
+    stalled = [connect(https_url) for _ in range(int(most) + 1)]
+    for connection in stalled[:-1]:
+        connection.putrequest("POST", path)
+        connection.putheader("Content-Length", "60000")
+        connection.endheaders(b"x" * 20_000)
+    deadline = time.monotonic() + 8
+    while (refused := send(stalled[-1], "POST", path, b"x" * 20_000)).status != 503:
+        assert time.monotonic() < deadline, "one more is taken in, though all the others stall"
+    check_refusal(refused)
+    usual = connect(https_url)
+    assert send(usual, "POST", path, alert(), Content_Type="application/json").status == 202
+    for connection in [*stalled, usual]:
+        connection.close()
 
 
 def test_health_has_no_limit(https_url: str, configured: dict[str, LeakyBucket]) -> None:
