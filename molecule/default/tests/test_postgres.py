@@ -31,7 +31,7 @@ async def main():
         try:
             print(await connection.execute(statement))
         except asyncpg.PostgresError as error:
-            print(error)
+            print(error.args[0])
         await transaction.rollback()
 asyncio.run(main())
 """
@@ -196,7 +196,6 @@ def test_the_service_changes_rows_and_no_tables(machine: hosts.Host) -> None:
         "CREATE EXTENSION hstore",
         "ALTER TABLE signals ADD COLUMN more text",
         "TRUNCATE signals CASCADE",
-        "GRANT ALL ON signals TO PUBLIC",
         "SET ROLE tradingbot_owner",
         "CREATE ROLE more",
         "UPDATE alembic_version SET version_num = '0001'",
