@@ -55,7 +55,7 @@ from ansible_collections.tradingbot.stack.plugins.module_utils import failures
 # Variables with secret values: the vault's, and those of the roles that are made of them.
 SECRET = re.compile(
     r"vault_.*|(docker_host|postgres|redis|backend|nginx)_"
-    r"(.*password|.*secret|.*_key|.*_key_old|.*dsn|notify_urls|database_url|redis_url)"
+    r"(.*password|.*secret|.*_key|.*_key_old|.*dsn|notify_urls|.*database_url|redis_url)"
 )
 
 

@@ -49,6 +49,7 @@ def inventory() -> dict[str, Any]:
     """Return the variables of an inventory with nothing but the wiring and secrets."""
     secrets: tuple[str, ...] = (
         "postgres_superuser_password",
+        "postgres_owner_password",
         "postgres_password",
         "postgres_readonly_password",
         "redis_password",

@@ -24,6 +24,7 @@ BIN = Path(sys.executable).parent
 PASSWORD = "superuser-0123456789abcdef-0123456789"
 SECRETS = {
     "postgres_superuser_password": PASSWORD,
+    "postgres_owner_password": "keeper-0123456789abcdef-0123456789",
     "postgres_password": "owner-0123456789abcdef-0123456789",
     "postgres_readonly_password": "reader-0123456789abcdef-0123456789",
 }

@@ -191,9 +191,11 @@ class TestRules:
     def test_a_fit_password_arrives_as_it_is(self, value: str) -> None:
         """At PostgreSQL, Redis and the backend: in each form that a role writes it in."""
         wiring = yaml.safe_load((ROOT / "inventories/prod/group_vars/all/00-wiring.yml").read_text())
-        for name in ("backend_database_url", "backend_redis_url"):
-            secrets = {"vault_postgres_password": value, "vault_redis_password": value}
-            url = str(Templar(loader=DataLoader(), variables=secrets).template(trust_as_template(wiring[name])))
+        known = {name: wiring[name] for name in ("postgres_user", "postgres_database", "redis_user")}
+        known |= {f"vault_{name}_password": value for name in ("postgres", "postgres_owner", "redis")}
+        known["postgres_owner_user"] = "keeper"
+        for name in ("backend_database_url", "backend_schema_database_url", "backend_redis_url"):
+            url = str(Templar(loader=DataLoader(), variables=known).template(trust_as_template(wiring[name])))
             assert unquote(str(urlsplit(url).password)) == value
             assert urlsplit(url).port in (5432, 6379)
         pgpass = evaluate("postgres", "__postgres_secrets.postgres_pgpass", postgres_superuser_password=value)

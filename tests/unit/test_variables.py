@@ -17,7 +17,7 @@ from rendering import ROOT
 
 PG_COMPOSE, PG_CONF = "postgres postgres/compose.yaml.j2", "postgres postgres/conf/postgresql.conf.j2"
 PG_HBA, PG_SQL = "postgres postgres/conf/pg_hba.conf.j2", "postgres sql/apply.sql.j2"
-PG_RUN = "postgres run.yml: Ensure PostgreSQL is up and healthy"
+PG_RUN = "postgres up.yml: Ensure PostgreSQL is up and healthy"
 PG_DATA, PG_CHECKS = "postgres preflight.yml: Look for existing data", "postgres preflight.yml: Note the problems found"
 REDIS_COMPOSE, REDIS_CONF = "redis redis/compose.yaml.j2", "redis redis/conf/redis.conf.j2"
 REDIS_ACL, REDIS_RUN = "redis secrets/redis_acl.j2", "redis run.yml: Ensure Redis is up and healthy"
@@ -52,7 +52,8 @@ GIVEN, MADE = (
     "nginx main.yml: Ensure the given certificate and its key",
     "nginx tls_selfsigned_make.yml: Ensure the certificate",
 )
-NGINX_CHECKS = "nginx preflight.yml: Check settings and certificate"
+NGINX_CHECKS = "nginx preflight.yml: Check the settings"
+CERTIFICATE_CHECKS = "nginx preflight.yml: Check certificate and key"
 
 
 class Case(NamedTuple):
@@ -130,6 +131,12 @@ CASES: dict[str, Case] = {
     "docker_host_repository_url": case(
         "https://docker.example/linux", "docker_host repository.yml: Ensure Docker's repository is known", **DEBIAN_12
     ),
+    "docker_host_repository_key": case(
+        "0" * 40,
+        "docker_host repository.yml: Refuse packages that somebody else has signed",
+        __docker_host_key={"url": "https://docker.example/gpg"},
+        __docker_host_key_found=["F" * 40],
+    ),
     "docker_host_registry_mirrors": case(
         ["http://mirror.example:5000"], "docker_host etc/docker/daemon.json.j2", LOOK, reads="mirror.example"
     ),
@@ -146,6 +153,8 @@ CASES: dict[str, Case] = {
     "docker_host_firewall_ssh_port": case(2277, FIREWALL, LOOK, docker_host_firewall_ssh_sources=["192.0.2.9"]),
     "docker_host_firewall_web_sources": case(["192.0.2.8"], FIREWALL, LOOK, reads="192.0.2.8"),
     "docker_host_firewall_web_ports": case([7443], FIREWALL, reads="7443"),
+    "docker_host_firewall_web_connections": case(67, FIREWALL, reads="ct count over 67"),
+    "docker_host_firewall_web_connections_exempt": case(["192.0.2.4"], FIREWALL, LOOK, reads="192.0.2.4"),
     "docker_host_firewall_rules": case([{"ports": [7001], "sources": ["192.0.2.7"]}], FIREWALL, reads="7001"),
     "docker_host_firewall_rollback_seconds": case(
         67, "docker_host etc/systemd/system/tradingbot-firewall-rollback.timer.j2"
@@ -160,10 +169,12 @@ CASES: dict[str, Case] = {
     "postgres_docker_root": case("/data/docker", PG_DATA),
     "postgres_wait_timeout": case(187, PG_RUN),
     "postgres_superuser_password": case("zz-superuser", "postgres secrets/postgres_pgpass.j2"),
-    "postgres_password": case("zz-owner", PG_SQL, reads=verifier("zz-owner", "trader")),
+    "postgres_owner_password": case("zz-owner", PG_SQL, reads=verifier("zz-owner", "keeper")),
+    "postgres_password": case("zz-service", PG_SQL, reads=verifier("zz-service", "trader")),
     "postgres_readonly_password": case("zz-reader", PG_SQL, reads=verifier("zz-reader", "looker")),
     "postgres_database": case("trades", PG_HBA, PG_SQL, SECRETS, PG_CHECKS),
     "postgres_user": case("trader", PG_HBA, PG_SQL, SECRETS),
+    "postgres_owner_user": case("keeper", PG_HBA, PG_SQL, SECRETS),
     "postgres_readonly_user": case("looker", PG_HBA, PG_SQL),
     "postgres_allowed_networks": case(["10.78.0.0/24"], PG_HBA, reads="10.78.0.0/24"),
     "postgres_publish": case(["10.0.0.5:5432:5432"], PG_COMPOSE, reads="10.0.0.5:5432:5432"),
@@ -212,6 +223,7 @@ CASES: dict[str, Case] = {
     "backend_build_extras": case(["inference"], BUILD, reads="inference"),
     "backend_environment": case("development", RELEASE, reads='ENVIRONMENT: "development"'),
     "backend_database_url": case("postgresql://zz@db.example/zz", SECRETS),
+    "backend_schema_database_url": case("postgresql://zz-owner@db.example/zz", SECRETS),
     "backend_redis_url": case("redis://zz@cache.example/0", SECRETS),
     "backend_secret_key": case("zz-secret", SECRETS),
     "backend_webhook_secret": case("zz-webhook", SECRETS),
@@ -270,7 +282,7 @@ CASES: dict[str, Case] = {
     "nginx_allow_self_signed": case(True, NGINX_CHECKS, reads="[]", nginx_server_names=["zz.example"]),
     "nginx_tls_certificate": case("zz-certificate", GIVEN),
     "nginx_tls_private_key": case("zz-key", GIVEN),
-    "nginx_tls_min_days": case(27, NGINX_CHECKS, reads="in less than nginx_tls_min_days (27)", **PROVIDED),
+    "nginx_tls_min_days": case(27, CERTIFICATE_CHECKS, reads="in less than nginx_tls_min_days (27)", **PROVIDED),
     "nginx_tls_selfsigned_days": case(377, MADE),
     "nginx_tls_groups": case(["P-521"], NGINX, reads="ssl_ecdh_curve P-521;"),
     "nginx_hsts": case("max-age=77", NGINX),
@@ -278,6 +290,9 @@ CASES: dict[str, Case] = {
     "nginx_api_burst": case(27, NGINX, reads="burst=27 "),
     "nginx_webhook_rate": case(377, NGINX, reads="rate=377r/m"),
     "nginx_webhook_burst": case(37, NGINX, reads="burst=37 "),
+    "nginx_webhook_client_rate": case(6077, NGINX, reads="rate=6077r/m"),
+    "nginx_webhook_client_burst": case(677, NGINX, reads="burst=677 "),
+    "nginx_client_connections": case(107, NGINX, reads="limit_conn client 107;"),
     "nginx_retry_after": case(17, NGINX, reads='"17"'),
     "nginx_maintenance_retry_after": case(377, NGINX, reads='"377"'),
     "nginx_body_limit": case("77k", NGINX),
