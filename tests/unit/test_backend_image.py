@@ -11,6 +11,7 @@ import pytest
 import yaml
 from rendering import ROOT
 from small_host import evaluate, problems
+from test_backend_role import PUBLIC, SECRETS
 
 TASKS = ROOT / "roles" / "backend" / "tasks"
 HERE = {"role_path": str(ROOT / "roles" / "backend"), "backend_public_url": "https://bot.example.com"}
@@ -41,7 +42,7 @@ def tasks(name: str) -> list[dict[str, Any]]:
     ],
 )
 def test_a_login_is_given_as_a_whole_or_not_at_all(variables: dict[str, str], refused: list[str]) -> None:
-    found = problems("backend", **(HERE | variables))
+    found = problems("backend", **(HERE | PUBLIC | SECRETS | variables))
     assert [problem["what"] for problem in found] == refused
     assert "hidden-password" not in str([{key: one[key] for key in ("what", "why", "fix")} for one in found])
 
