@@ -15,7 +15,7 @@ description:
   - Returns names and reasons, never values.
 options:
   _input:
-    description: Names and contents of the secret files.
+    description: Names and contents of the secret files; C(schema_database_url) is the address that migrations use.
     type: dict
     required: true
 """
@@ -35,18 +35,30 @@ _value:
 """
 
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 from ansible_collections.tradingbot.stack.backend.src.tradingbot.core import secret_policy as policy
 from ansible_collections.tradingbot.stack.plugins.plugin_utils.secrets import Finding, is_empty
+
+# Not a setting of the backend's: the container of a migration has it as its database_url.
+OWNERS = "schema_database_url"
+RULES = {
+    **policy.SETTINGS,
+    OWNERS: policy.SETTINGS["database_url"]._replace(
+        fix="take group_vars/all/00-wiring.yml of this version, from the collection's inventories/prod, into your inventory"
+    ),
+}
 
 
 def backend_secret_problems(secrets: Mapping[str, object]) -> list[Finding]:
     """Return what is wrong with *secrets* (name of the file to content), as preflight findings."""
     found = []
     for name, value in secrets.items():
-        rule = policy.SETTINGS[name]
+        rule = RULES[name]
         missing = None if rule.is_optional else "is not set"
         why = missing if is_empty(value) else rule.problem(str(value))
+        if why is None and name == OWNERS and user_of(value) == user_of(secrets["database_url"]):
+            why = "has the same role as backend_database_url: the running service could drop its own tables"
         if why is not None:
             found.append({"what": f"backend_{name}", "why": why, "fix": rule.fix})
     return found + [
@@ -57,6 +69,14 @@ def backend_secret_problems(secrets: Mapping[str, object]) -> list[Finding]:
         }
         for same in policy.reused(secrets, policy.OURS)
     ]
+
+
+def user_of(url: object) -> str | None:
+    """Return the user in *url*; None when it cannot be read."""
+    try:
+        return urlsplit(str(url)).username
+    except ValueError:
+        return None
 
 
 class FilterModule:

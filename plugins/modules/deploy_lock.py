@@ -135,24 +135,23 @@ def ask(asked: dict[str, Any], check: bool) -> dict[str, Any]:
         with os.fdopen(os.open(PATH, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             holder, now = read(file.read()), time.time()
-            content: dict[str, Any] | None = None
+            mine = holder is not None and holder["id"] == asked["holder"]["id"]
             if asked["state"] == "held":
                 result = decide(holder, asked, now)
-                content = {
-                    **asked["holder"],
+                # Also when this run has it already: a long run does not lose it in its middle.
+                content = asked["holder"] | {
                     "purpose": asked["purpose"],
                     "since": now,
                     "valid_seconds": asked["valid_seconds"],
                 }
-                write = result["held"] and (holder is None or holder["id"] != asked["holder"]["id"])
+                write, text = result["held"], json.dumps(content)
             else:
-                result = {"held": False}
-                write = holder is not None and holder["id"] == asked["holder"]["id"]
+                result, write, text = {"held": False}, mine, ""
             if write:
                 file.seek(0)
                 file.truncate()
-                file.write(json.dumps(content) if content else "")
-    return {"now": now, "taken": bool(write and content), **result}
+                file.write(text)
+    return {"now": now, "taken": result["held"] and not mine, **result}
 
 
 def main() -> None:

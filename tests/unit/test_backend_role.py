@@ -110,9 +110,12 @@ def test_a_new_password_of_the_owner_is_no_new_release() -> None:
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("", "it is empty"),
-        ("postgresql://tradingbot:service-0123456789abcdef@postgres:5432/tradingbot", "it has the same role"),
-        ("postgresql://tradingbot:another-0123456789abcdef@elsewhere/tradingbot", "it has the same role"),
+        ("", "is not set"),
+        ("postgresql://tradingbot:service-0123456789abcdef@postgres:5432/tradingbot", "has the same role"),
+        ("postgresql://tradingbot:another-0123456789abcdef@elsewhere/tradingbot", "has the same role"),
+        ("postgresql://tradingbot_owner@postgres:5432/tradingbot", "has no password"),
+        # Its password is not percent-encoded, and stands where the port would.
+        ("postgresql://tradingbot_owner:0123456789abcdef/x@postgres:5432/tradingbot", "is not the address"),
     ],
 )
 def test_migrations_need_a_role_of_their_own(url: str, why: str) -> None:

@@ -39,7 +39,7 @@ async def register(body: RegisterIn, context: ContextDep, client: ClientDep) -> 
         raise ForbiddenError("Registration is off here: ask the operator for an account.")
     password = body.password.get_secret_value()
     await context.attempts.begin_registration(client.address)
-    await service.require_good_password(password, body.email, "body.password")
+    await service.require_good_password(context.passwords, password, body.email, "body.password")
     password_hash = await context.passwords.hash(password)
     async with context.database.transaction() as session:
         await users.insert_once(session, body.email, password_hash)
@@ -92,11 +92,11 @@ async def change_password(body: PasswordIn, context: ContextDep, account: Accoun
     new = body.new_password.get_secret_value()
     async with context.database.single() as session:
         user = await users.get(session, account.user_id)
-    await service.require_good_password(new, user.email, "body.new_password")
     current = body.current_password.get_secret_value()
     verified = await service.verify_password(context, user.email, current, client)
     if verified is None:
         raise service.not_valid("body.current_password", "the current password is wrong")
+    await service.require_good_password(context.passwords, new, user.email, "body.new_password")
     new_hash = await context.passwords.hash(new)
     async with context.database.transaction() as session:
         await service.change_password(session, verified, new_hash, account.session_id)

@@ -1,6 +1,5 @@
 """Signing in, exchanging refresh tokens, and ending sessions."""
 
-import asyncio
 from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
@@ -23,6 +22,7 @@ from tradingbot.core.errors import (
 )
 from tradingbot.core.models import utc_now
 from tradingbot.core.pagination import Cursor, encode_cursor
+from tradingbot.core.passwords import Passwords
 from tradingbot.core.settings import Settings
 from tradingbot.core.tokens import TokenKind, hash_token, is_well_formed, new_token
 from tradingbot.users import repository as users
@@ -163,14 +163,15 @@ async def end_session(session: AsyncSession, user_id: UUID, session_id: UUID) ->
         raise NotFoundError("There is no such session.")
 
 
-async def require_good_password(password: str, email: str, field: str) -> None:
+async def require_good_password(passwords: Passwords, password: str, email: str, field: str) -> None:
     """Sees whether a password may be used.
 
     Raises:
         UnprocessableError: saying at `field` why not.
+        UnavailableError: too many are waiting already.
     """
     try:
-        await asyncio.to_thread(user_service.check_password, password, email)
+        await passwords.run(lambda: user_service.check_password(password, email))
     except ValueError as error:
         raise not_valid(field, str(error)) from None
 

@@ -10,6 +10,7 @@ import json
 import os
 import stat
 import sys
+import threading
 from datetime import UTC, datetime
 
 # Linux's limit for users without privileges (/proc/sys/fs/pipe-max-size): some 3,000 lines.
@@ -20,19 +21,30 @@ class PipeOutput:
     """Writes lines to the pipe that standard output is, and drops those for which it has no room.
 
     The pipe is opened a second time: not to wait is a property of the opening, and other programs of the
-    container, as well as `print` in this one, share the first one.
+    container, as well as `print` in this one, share the first one. So do the web server's processes: what one
+    of them cuts, another one cannot know, and goes on behind it.
     """
 
     def __init__(self) -> None:
         self._descriptor = os.open("/proc/self/fd/1", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         # A user has room for so many pages in pipes (pipe-user-pages-soft); without, it stays as it is.
-        with contextlib.suppress(PermissionError):
+        with contextlib.suppress(OSError):
             fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        self._begin()
+        os.register_at_fork(after_in_child=self._begin)
+
+    def _begin(self) -> None:
+        # A new process has lost nothing, and nobody in it holds the lock.
+        self._lock = threading.Lock()
         self._lost = 0
         self._cut = False
 
     def write(self, line: str) -> None:
         """Write a line that ends in a newline, behind a line that tells of those that were lost before it."""
+        with self._lock:
+            self._write(line)
+
+    def _write(self, line: str) -> None:
         # In one piece, or the shorter one would find room by itself, again and again.
         before = b"\n" if self._cut else b""
         if self._lost:
@@ -65,8 +77,8 @@ def log_output() -> PipeOutput | StreamOutput:
         return StreamOutput()
     try:
         return PipeOutput()
-    except PermissionError:
-        # The pipe is somebody else's, as below `sudo -u`, and only what was handed down can be used.
+    except OSError:
+        # The pipe is somebody else's, as below `sudo -u`, or there is no /proc: what was handed down will do.
         return StreamOutput()
 
 

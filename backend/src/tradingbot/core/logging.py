@@ -37,7 +37,8 @@ def configure_logging(level: str) -> None:
     """Sends our own lines and those of libraries to standard output, from this level on."""
     global _threshold, _output
     _threshold = _LEVELS[level]
-    if not isinstance(_output, PipeOutput):
+    # A pipe is opened once; a test may have put something else in its place.
+    if not isinstance(_output, PipeOutput) or sys.stdout is not sys.__stdout__:
         _output = log_output()
     structlog.configure(
         processors=[

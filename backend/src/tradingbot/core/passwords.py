@@ -57,7 +57,7 @@ class Passwords:
         Raises:
             UnavailableError: too many are waiting already.
         """
-        return await self._run(lambda: self._hasher.hash(_normalised(password)))
+        return await self.run(lambda: self._hasher.hash(_normalised(password)))
 
     async def verify(self, password: str, stored: str | None) -> Verdict:
         """Compares a password with what is stored; with None it works as long, and is wrong.
@@ -66,7 +66,7 @@ class Passwords:
             UnavailableError: too many are waiting already.
         """
         expected = stored or self._nobody
-        right, new_hash = await self._run(
+        right, new_hash = await self.run(
             lambda: self._hasher.verify_and_update(_normalised(password), expected)
         )
         return Verdict(right and stored is not None, new_hash)
@@ -75,7 +75,12 @@ class Passwords:
         """Ends the threads; what waits is not done any more."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    async def _run(self, work: Callable[[], ResultT]) -> ResultT:
+    async def run(self, work: Callable[[], ResultT]) -> ResultT:
+        """Does other work on passwords that takes long, in the same threads, and gives its result.
+
+        Raises:
+            UnavailableError: too many are waiting already.
+        """
         if self._pending >= self._limit:
             raise UnavailableError("Too many passwords are being checked.", retry_after=1)
         self._pending += 1

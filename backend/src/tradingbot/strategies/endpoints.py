@@ -103,7 +103,7 @@ async def set_secret(
     strategy_id: UUID,
     given: SecretIn | None = None,
 ) -> SecretOut:
-    """Sets the secret that alerts of this strategy may carry, yours or one that is made here."""
+    """Sets the secret that alerts of this strategy must carry, yours or one that is made here."""
     secret = given.secret.get_secret_value() if given and given.secret else None
     key = context.settings.secret_key.get_secret_value()
     async with context.database.transaction() as session:
@@ -119,7 +119,7 @@ async def set_secret(
     responses=documented(401, 403, 404, 422, 503),
 )
 async def clear_secret(context: ContextDep, trader: Trader, strategy_id: UUID) -> None:
-    """Forgets the strategy's secret; alerts that carry it are refused from now on."""
+    """Forgets the strategy's secret: alerts need none from now on, and those that carry it are refused."""
     async with context.database.transaction() as session:
         strategy = await service.get(session, trader.user_id, strategy_id, change=True)
         await service.clear_secret(session, strategy)

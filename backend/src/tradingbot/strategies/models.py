@@ -71,5 +71,5 @@ class Strategy(Identified, Timestamped, Base):
 
     @property
     def has_secret(self) -> bool:
-        """Whether alerts may carry a secret of this strategy's own."""
+        """Whether alerts must carry a secret of this strategy's own."""
         return self.secret_hash is not None
