@@ -10,9 +10,10 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import update
 
 import tradingbot
+from tests.conftest import execute
 from tests.desk import Desk, open_desk, running_worker, until, working_here
 from tests.stub_exchange import Fault, Filling, StubExchange
 from tradingbot.core.settings import Settings
@@ -212,20 +213,18 @@ async def test_killed_on_paper(desk: Desk, settings: Settings, tmp_path: Path, s
 
 
 async def test_the_database_drops_every_connection_while_an_order_is_on_its_way(
-    desk: Desk, stub: StubExchange, settings: Settings
+    desk: Desk, stub: StubExchange, settings: Settings, owner_url: str
 ) -> None:
     """The claim is gone with its connection: another takes the row while the answer is still to come."""
     await desk.queue(await desk.strategy(await desk.account()))
     stub.faults.add(Fault("delay", "after", seconds=1))
     async with working_here(settings), working_here(settings):
         await until_posted(stub)
-        async with desk.database.transaction() as session:
-            await session.execute(
-                text(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                )
-            )
+        drop = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND usename <> current_user"
+        )
+        await asyncio.to_thread(execute, owner_url, drop)
         await desk.until_idle()
     await assert_traded_once(desk, stub)
     assert len(stub.posts()) == 1

@@ -57,19 +57,24 @@ SECRET = re.compile(
     r"vault_.*|(docker_host|postgres|redis|backend|nginx)_"
     r"(.*password|.*secret|.*_key|.*_key_old|.*dsn|notify_urls|.*database_url|redis_url)"
 )
+# Not for secrets, but it may hold one; what is shorter than a token is a setting.
+ENVIRONMENT = "backend_extra_environment"
 
 
 class LookupModule(LookupBase):
     """Says why a task failed."""
 
     def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
-        secrets = []
+        secrets: list[str] = []
         for name, value in (variables or {}).items():
-            if SECRET.fullmatch(name):
+            if SECRET.fullmatch(name) or name == ENVIRONMENT:
                 try:
-                    secrets.append(self._templar.template(value))
+                    # Here, for a dict is templated value by value.
+                    found = list(failures.texts([self._templar.template(value)]))
                 except AnsibleError:
                     # It may be why the task failed; there is no value to mask then.
                     continue
+                shortest = failures.SHORTEST_TOKEN if name == ENVIRONMENT else 0
+                secrets += [text for text in found if len(text) >= shortest]
         results = [term if isinstance(term, Mapping) else {"msg": str(term)} for term in terms]
         return [failures.failure_text(result, secrets) for result in results]

@@ -17,6 +17,8 @@ from typing import Any
 MASK = "********"
 # A shorter value would mask words that are no secret.
 SHORTEST_SECRET = 6
+# As short as the tokens of services are, and longer than names of people and things mostly are.
+SHORTEST_TOKEN = 16
 MOST_LINES = 20
 MOST_CHARACTERS = 3000
 # Also without knowing a value: passwords in URLs and statements, what PostgreSQL and Redis keep of passwords, tokens.
@@ -24,8 +26,14 @@ _SHAPES = (
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), MASK),
     (re.compile(r"(\w://[^\s:/@]*):[^\s@]+@"), rf"\1:{MASK}@"),
     (re.compile(r"SCRAM-SHA-256\$\S*"), MASK),
-    # What is left of a verifier in an excerpt.
-    (re.compile(r"[A-Za-z0-9+/]{20,}={0,2}[:$][A-Za-z0-9+/]{8,}={0,2}"), MASK),
+    # What an excerpt leaves of a verifier `salt==$key=:key=`: no path has its separators, which begin with padding.
+    (
+        re.compile(
+            r"(?:[A-Za-z0-9+/]{16,43}(?:==\$|=:)[A-Za-z0-9+/]{0,43}|[A-Za-z0-9+/]{0,15}(?:==\$|=:)[A-Za-z0-9+/]{30,43})"
+            r"(?:=:[A-Za-z0-9+/]{1,43})?=?"
+        ),
+        MASK,
+    ),
     (re.compile(r"(\bPASSWORD\s+)'(?:[^']|'')*'?", re.IGNORECASE), rf"\1'{MASK}'"),
     (re.compile(r"#[0-9a-f]{64}\b"), f"#{MASK}"),
     (re.compile(r"\b(tb[a-z]_)[A-Za-z0-9_-]{16,}"), rf"\1{MASK}"),
@@ -77,15 +85,34 @@ EXIT_CODES = {
 _WRAPPING = re.compile(r"^(?:(?:Task|Action|Module) failed: )*(?:Unknown error\.$|non-zero return code$)?")
 
 
-def known_secrets(values: Iterable[object]) -> set[str]:
-    """Return all forms in which secret values may stand in a text: whole, line by line, and a URL's password alone."""
-    found: set[str] = set()
+def texts(values: Iterable[object]) -> Iterator[str]:
+    """Yield *values* as texts, those within dicts and lists one by one."""
     for value in values:
-        text = value if isinstance(value, str) else ""
+        if isinstance(value, Mapping):
+            yield from texts(value.values())
+        elif isinstance(value, (list, tuple, set)):
+            yield from texts(value)
+        else:
+            yield str(value)
+
+
+def known_secrets(values: Iterable[object]) -> set[str]:
+    """Return all forms in which secret values may stand in a text: whole, line by line, and their secret parts alone.
+
+    Those are the passwords of URLs and of PostgreSQL's password file, and what is as long as a token in another URL
+    than a database's, whose user, host and path are no secrets.
+    """
+    found: set[str] = set()
+    for text in texts(values):
         forms = {text, *text.splitlines()}
+        # host:port:database:user:password
+        forms |= {re.sub(r"\\(.)", r"\1", part) for part in re.findall(r"^(?:[^:/\s]*:){4}(.+)$", text, re.MULTILINE)}
         for url in [part for part in text.split() if "://" in part]:
             parts = re.findall(r"://[^\s:/@]*:([^\s@]+)@", url)
             forms |= {form for part in parts for form in (part, urllib.parse.unquote(part))}
+            if not url.startswith(("postgres", "redis")):
+                tokens = re.split(r"[^\w-]+", f"{url} {urllib.parse.unquote(url)}")
+                forms |= {token for token in tokens if len(token) >= SHORTEST_TOKEN}
         stripped = {form.strip() for form in forms}
         found |= stripped | {urllib.parse.quote(form, safe="") for form in stripped}
     return {form for form in found if len(form) >= SHORTEST_SECRET}

@@ -57,9 +57,14 @@ class Engine:
         command = ("docker", "compose", *arguments)
         done = self._run(*command)
         if done.returncode != 0:
-            said = failures.described(failures.end_of(done.stderr or done.stdout, lines=8))
+            said = failures.described(self._end_of(done.stderr or done.stdout))
             raise records.SlotError(f"`{' '.join(command)}` failed: {said}")
         return done.stdout
+
+    def _end_of(self, said: str) -> str:
+        # Masked as a whole: half of a secret is not recognised.
+        secrets = container_failure.secrets_of(self._layout.project_dir)
+        return failures.end_of(failures.without_secrets(said, secrets), lines=8)
 
     def up(self, *services: str) -> None:
         """Make and start the containers of services, or replace those whose definition changed."""
@@ -135,7 +140,7 @@ class Engine:
         if done.returncode != 0:
             raise records.SlotError(
                 "the database did not say what its schema is, and going back could break it:"
-                f" {done.stderr.strip()[-500:]}\n`sudo tradingbot health` on the host shows what does not answer"
+                f" {self._end_of(done.stderr)}\n`sudo tradingbot health` on the host shows what does not answer"
             )
         oldest = json.loads(done.stdout)["schema"]["oldest"]
         return None if oldest is None else str(oldest)

@@ -17,7 +17,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ DAEMON_JSON = Path("/etc/docker/daemon.json")
 SYSCTL_FOLDERS = ("etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d", "usr/lib/sysctl.d")
 EVERYWHERE = ("0.0.0.0", "::")
 RULE_LOADERS = ("nftables.service", "netfilter-persistent.service")
+UNCONFIRMED = "no rules were confirmed"
 # What a problem is called, by which the role docker_host knows what to mend.
 FORWARDING, FIREWALL, RULES, CLIENTS = "forwarding", "firewall", "Docker's rules", "clients"
 # The client of the look has an address that is nobody's (RFC 5737); the firewall lets it in to the web ports, as it
@@ -72,6 +73,16 @@ def output(*command: str, stdin: str = "") -> str:
     return done.stdout
 
 
+def _listed(*command: str) -> str | None:
+    """Return what a program lists; None when there is no such thing, or no such program. Raises LookError."""
+    try:
+        return output(*command)
+    except LookError as error:
+        if "No such file or directory" in str(error):
+            return None
+        raise
+
+
 def look(
     containers: list[dict[str, Any]], web: dict[str, Any] | None, firewall: bool, ask: Ask | None
 ) -> dict[str, Any]:
@@ -79,11 +90,20 @@ def look(
 
     Without *ask* nobody knocks from outside; without *firewall* the host is meant to have none of ours.
     """
-    lost = missing_rules(containers)
+    difference, lost, unknown = "", [], {}
+    try:
+        difference = firewall_difference() if firewall else ""
+    except LookError as error:
+        unknown[FIREWALL] = str(error)
+    try:
+        lost = missing_rules(containers)
+    except LookError as error:
+        unknown[RULES] = str(error)
     return {
         "forwarding": unset_forwarding(containers),
-        "firewall": firewall_difference() if firewall else "",
+        "firewall": difference,
         "rules": lost,
+        "unknown": unknown,
         "flushed_by": flushed_by() if lost else [],
         "outside": from_outside(web, ask) if web and ask else None,
     }
@@ -97,7 +117,8 @@ def problems(found: dict[str, Any], web: dict[str, Any] | None) -> list[Problem]
     told = [*_forwarding_problems(found["forwarding"], effect)]
     if found["firewall"]:
         effect_of_it = effect if closed else "ports may be open to everybody, or closed to clients"
-        fix = "run site.yml, or `tradingbot rules` on the host"
+        by_hand = "" if found["firewall"].endswith(UNCONFIRMED) else ", or `tradingbot rules` on the host"
+        fix = f"run site.yml{by_hand}"
         told.append(problem(FIREWALL, f"{found['firewall']}: {effect_of_it}", fix))
     if found["rules"]:
         units = " and ".join(found["flushed_by"])
@@ -105,6 +126,10 @@ def problems(found: dict[str, Any], web: dict[str, Any] | None) -> list[Problem]
         why = f"they are gone for {', '.join(found['rules'])}: {who}; {effect}"
         fix = "run site.yml, or `tradingbot rules` on the host, which restarts Docker; containers go on running"
         told.append(problem(RULES, why, fix))
+    for name, error in found.get("unknown", {}).items():
+        why = f"what is loaded could not be looked at: {error}{f'; {effect}' if closed else ''}"
+        fix = "look again with `tradingbot health` on the host; if it stays, mend what it names"
+        told.append(problem(f"look at {name}", why, fix))
     if closed and not told and (web is None or web["status"]):
         why = (
             f"{knock['url']} does not answer from outside ({knock['error']}), though forwarding, the stack's firewall"
@@ -173,20 +198,19 @@ def _forwarding_problems(unset: dict[str, list[str]], effect: str) -> Iterator[P
 
 
 def firewall_difference(confirmed: Path = CONFIRMED) -> str:
-    """Return in what the loaded table is not the confirmed one; empty when it is."""
+    """Return in what the loaded table is not the confirmed one; empty when it is.
+
+    Raises LookError when they cannot be compared.
+    """
     if not confirmed.exists():
-        return f"{confirmed} is not there: no rules were confirmed"
+        return f"{confirmed} is not there: {UNCONFIRMED}"
     listing = ("nft", "--stateless", "--terse", "list", "table", *TABLE)
-    try:
-        loaded = output(*listing)
-    except LookError as error:
-        return f"the table `{' '.join(TABLE)}` is not loaded ({error})"
-    try:
-        # nft prints rules in its own words: those of the file, too, when a network namespace of their own has them.
-        script = f'nft --file "$1" && {" ".join(listing)}'
-        wanted = output("unshare", "--net", "sh", "-c", script, "sh", str(confirmed))
-    except LookError as error:
-        return f"{confirmed} cannot be loaded ({error})"
+    loaded = _listed(*listing)
+    if loaded is None:
+        return f"the table `{' '.join(TABLE)}` is not loaded"
+    # nft prints rules in its own words: those of the file, too, when a network namespace of their own has them.
+    script = f'nft --file "$1" && {" ".join(listing)}'
+    wanted = output("unshare", "--net", "sh", "-c", script, "sh", str(confirmed))
     return "" if loaded == wanted else f"the table `{' '.join(TABLE)}` is not what {confirmed} says"
 
 
@@ -211,7 +235,10 @@ def published(container: dict[str, Any]) -> list[tuple[str, int, int]]:
 
 
 def missing_rules(containers: list[dict[str, Any]]) -> list[str]:
-    """Return the published ports, and networks, for which the engine's rules are not in the kernel."""
+    """Return the published ports, and networks, for which the engine's rules are not in the kernel.
+
+    Raises LookError when that cannot be looked at.
+    """
     rules = engine_rules()
     if rules is None:
         return []
@@ -220,7 +247,10 @@ def missing_rules(containers: list[dict[str, Any]]) -> list[str]:
 
 
 def missing_ports(container: dict[str, Any], rules: str | None = None) -> list[str]:
-    """Return the published ports of a container that *rules*, else those of the kernel, do not lead to it."""
+    """Return the published ports of a container that *rules*, else those of the kernel, do not lead to it.
+
+    Raises LookError when those of the kernel cannot be looked at.
+    """
     known = engine_rules() if rules is None else rules
     addresses = [network["IPAddress"] for network in networks(container) if network.get("IPAddress")]
     missing = [
@@ -235,14 +265,14 @@ def engine_rules() -> str | None:
     """Return the rules among which are the engine's; None when it is told to write none.
 
     It writes them when it or a container starts: by iptables, or from 29 on, if told so, into nftables of its own.
+    Raises LookError when the look fails, which is not the same as rules that are gone.
     """
     if _options().get("iptables") is False:
         return None
-    rules = ""
-    for command in (("iptables-save",), ("nft", "list", "table", "ip", "docker-bridges")):
-        with suppress(LookError):
-            rules += output(*command)
-    return rules
+    found = [_listed("iptables-save"), _listed("nft", "list", "table", "ip", "docker-bridges")]
+    if found == [None, None]:
+        raise LookError("neither iptables-save nor nft shows rules")
+    return "".join(text for text in found if text)
 
 
 def _options() -> dict[str, Any]:
@@ -270,7 +300,10 @@ def _led_out(rules: str, subnet: str) -> bool:
 
 
 def masqueraded(containers: list[dict[str, Any]]) -> list[str]:
-    """Return the IPv4 subnets of the containers' networks from which packets go out under the host's address."""
+    """Return the IPv4 subnets of the containers' networks from which packets go out under the host's address.
+
+    The engine's option ip-masq is about its default bridge only, whose options show it.
+    """
     subnets = set()
     for identity in {network.get("NetworkID") for one in containers for network in networks(one)}:
         network = target.docker_get(f"/networks/{identity}") or {}

@@ -7,6 +7,7 @@ Runs on the host with nothing but Python's own library: the health check uses it
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -88,6 +89,10 @@ def _mounts(containers: Iterable[dict[str, Any]], root: Path) -> Iterator[dict[s
 def write_error(folder: str) -> str:
     """Return why nothing can be written into *folder*, empty when it can: by a file that never gets a name there."""
     try:
+        stats = os.statvfs(folder)
+        # The reserve lets root write, and no service, for none runs as root.
+        if stats.f_blocks and stats.f_bavail * stats.f_frsize < PROBE_BYTES:
+            return os.strerror(errno.ENOSPC)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(PROBE_BYTES))
             file.flush()

@@ -73,6 +73,11 @@ options:
     description: Folder of the project, of which RV(facts) tells what the stack in it is called.
     type: path
     version_added: "0.4.0"
+  thresholds:
+    description: What the health check takes for well, where it is not the default; V(from_outside) is asked for here.
+    type: dict
+    default: {}
+    version_added: "0.4.0"
   network:
     description: The Docker network that the host is going to have.
     type: dict
@@ -552,18 +557,29 @@ def daemon_options_pending(docker: dict[str, str], path: Path = DAEMON_JSON) -> 
 
 
 def firewall_confirmed() -> bool:
-    """Return whether the rendered ruleset is the confirmed one and is loaded."""
+    """Return whether the rendered ruleset is the confirmed one and, as far as can be seen, is loaded."""
     if not RULESET.exists() or not CONFIRMED_RULESET.exists():
         return False
-    return RULESET.read_bytes() == CONFIRMED_RULESET.read_bytes() and not stack_network.firewall_difference()
+    if RULESET.read_bytes() != CONFIRMED_RULESET.read_bytes():
+        return False
+    try:
+        return not stack_network.firewall_difference()
+    except stack_network.LookError:
+        # The look at the network says so; a host that does not let itself be looked at would never come to rest.
+        return True
 
 
-def network_problems(project: str, firewall: bool) -> list[Problem]:
-    """Return what keeps clients from the containers of *project*; nothing when it has none."""
-    found = stack_services.containers(project)
+def network_problems(params: dict[str, Any]) -> list[Problem]:
+    """Return what keeps clients from the containers of the project; nothing when it has none."""
+    found = stack_services.containers(params["project"])
     if not found:
         return []
-    settings = stack_health.Settings(project=project, firewall=firewall)
+    settings = stack_health.Settings(
+        project_dir=params["project_dir"] or "/nowhere",
+        project=params["project"],
+        firewall=bool(params["firewall"]),
+        thresholds=params["thresholds"],
+    )
     return stack_network.problems(stack_health.network_state(found, settings), None)
 
 
@@ -597,7 +613,7 @@ def gather(module: Any) -> dict[str, Any]:
             "confirmed": firewall_confirmed(),
             "enabled": enabled(unit(module, "tradingbot-firewall.service")),
         },
-        "network": network_problems(module.params["project"], bool(module.params["firewall"])),
+        "network": network_problems(module.params),
     }
 
 
@@ -643,6 +659,7 @@ def main() -> None:
             "names": {"type": "list", "elements": "str", "default": []},
             "project": {"type": "str", "default": "tradingbot"},
             "project_dir": {"type": "path"},
+            "thresholds": {"type": "dict", "default": {}},
             "network": {
                 "type": "dict",
                 "options": {

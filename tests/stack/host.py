@@ -79,7 +79,8 @@ def query(machine: hosts.Host, password: str, sql: str) -> list[str]:
 
     The password and the query go in by standard input: no command line shows them.
     """
-    client = "psql -XAtq -v ON_ERROR_STOP=1 -h 127.0.0.1 -U tradingbot_readonly -d tradingbot -f -"
+    # By the stack's network: from inside the container nobody but the superuser gets in.
+    client = "psql -XAtq -v ON_ERROR_STOP=1 -h $(hostname -i) -U tradingbot_readonly -d tradingbot -f -"
     script = shlex.quote(f"read -r PGPASSWORD; export PGPASSWORD; exec {client}")
     return output_of(machine, f"{COMPOSE} exec -T postgres sh -c {script}", f"{password}\n{sql}\n").splitlines()
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.template import trust_as_template
 from ansible_collections.tradingbot.stack.plugins.module_utils import stack_network
-from rendering import evaluate, render
+from rendering import ROOT, evaluate, render
 from small_host import problems
 
 ROLE = "docker_host"
@@ -115,17 +116,69 @@ def test_firewall_takes_further_rules() -> None:
 
 def test_the_health_check_s_client_gets_in_where_not_everybody_may() -> None:
     found = rules(docker_host_firewall_web_sources=["198.51.100.0/24"])
-    look = f"ct original proto-dst {{ 80, 443 }} ip saddr {stack_network.OUTSIDE} accept"
-    assert [rule.removeprefix("meta l4proto tcp ") for rule in found] == [
-        "ct original proto-dst { 80, 443 } ip saddr 198.51.100.0/24 accept",
-        look,
-    ]
-    assert look not in " ".join(rules(docker_host_firewall_web_sources=["0.0.0.0/0"]))
+    web = "meta l4proto tcp ct original proto-dst { 80, 443 } ip saddr"
+    # Nobody else comes in with that address: not by the interface of another.
+    look = f'iifname "{stack_network.INTERFACE}*" {web} {stack_network.OUTSIDE} accept'
+    assert found == [f"{web} 198.51.100.0/24 accept", look]
+    assert str(stack_network.OUTSIDE) not in " ".join(rules(docker_host_firewall_web_sources=["0.0.0.0/0"]))
+    assert rules(docker_host_firewall_web_sources=[], docker_host_firewall_web_ports=[]) == []
 
 
 def test_forwarding_is_a_kernel_setting_that_others_do_not_take_away() -> None:
     settings = evaluate(ROLE, "__docker_host_sysctls", docker_host_sysctls={"vm.swappiness": 1})
     assert settings == {"net.ipv4.ip_forward": 1, "vm.swappiness": 1}
+
+
+def role_tasks(name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = yaml.safe_load((ROOT / "roles" / ROLE / "tasks" / name).read_text())
+    return found
+
+
+def test_a_run_that_is_cut_off_leaves_somebody_who_loads_rules_again() -> None:
+    steps = [next(str(task[key]) for key in task if "_tasks" in key) for task in role_tasks("main.yml")]
+    # The firewall's new unit no longer follows those of others; the units that load it again call the command.
+    assert steps.index("command.yml") < steps.index("rules.yml") < steps.index("firewall.yml")
+    written = next(task["tradingbot.stack.files"]["files"] for task in role_tasks("rules.yml"))
+    assert {"tradingbot-rules.service", "nftables.service.d/tradingbot.conf"} <= set(written)
+    # What is repaired needs the containers' folders and the firewall.
+    assert steps[-1] == "network.yml"
+
+
+@pytest.mark.parametrize(
+    ("sentences", "left"),
+    [
+        (["firewall: the table is not loaded"], True),
+        (["Docker's rules: they are gone for port 443 of nginx"], True),
+        (["forwarding: net.ipv4.ip_forward is 0, so the host passes no packet on"], True),
+        (["forwarding: net.ipv4.conf.eth0.forwarding is 0", "forwarding: net.ipv6.conf.all.forwarding is 0"], False),
+        (["look from outside: whether clients get in is unknown", "look at firewall: x", "clients: x"], False),
+        ([], False),
+    ],
+)
+def test_only_what_the_role_mends_stops_it(sentences: list[str], left: bool) -> None:
+    (task,) = [task for task in role_tasks("network.yml") if "ansible.builtin.fail" in task]
+    known = task["vars"] | {"__docker_host_health": {"sentences": [*sentences, "redis: it is exited"]}}
+    known = {name: trust_as_template(value) if isinstance(value, str) else value for name, value in known.items()}
+    assert evaluate(ROLE, task["when"], **known) == left
+    text = task["ansible.builtin.fail"]["msg"].strip("{} ")
+    assert evaluate(ROLE, text, **known) == ("\n".join(sentences) if left else "")
+
+
+def test_a_health_check_that_was_not_needed_stops_nothing() -> None:
+    (task,) = [task for task in role_tasks("network.yml") if "ansible.builtin.fail" in task]
+    known = {name: trust_as_template(value) for name, value in task["vars"].items()}
+    assert evaluate(ROLE, task["when"], **known, __docker_host_health={"skipped": True}) is False
+    assert not [task for task in role_tasks("network.yml") if "failed_when" in task]
+
+
+def test_the_key_of_the_repository_is_read_without_a_keyring_of_root_s() -> None:
+    (command,) = [
+        task["ansible.builtin.command"]["argv"]
+        for task in role_tasks("repository.yml")
+        if "ansible.builtin.command" in task
+    ]
+    # Otherwise it makes ~/.gnupg.
+    assert {"--homedir", "--no-keyring"} <= set(command)
 
 
 @pytest.mark.parametrize(

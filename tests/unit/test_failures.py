@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ SECRETS = {
 }
 
 
+TOKEN = "AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw_-x"
+# Of 32 bytes, as a verifier has them, without its padding.
+KEY = "X1x2Y3y4Z5z6a7b8c9d0e1f2g3h4i5j6k7l8m9n0o1+"
 EXPLAINS = "lookup('tradingbot.stack.failure', ansible_failed_result)"
 
 
@@ -187,6 +191,9 @@ def test_secrets_that_cannot_be_written_say_why(tmp_path: Path, role: str, file:
         ("ALTER ROLE x PASSWORD 'it''s'", [], f"ALTER ROLE x PASSWORD '{failures.MASK}'"),
         ("SCRAM-SHA-256$4096:c2FsdA==$abc:def end", [], f"{failures.MASK} end"),
         ("...hJ4nSalt5dkQlw8Wr1Bb3g==$X1x2Y3y4Z5z6a7b8c9=:", [], f"...{failures.MASK}:"),
+        (f"...lt==${KEY}=:X1x2...", [], f"...{failures.MASK}..."),
+        ("...3y4Z5z6a7b8c9d0e1=:X1x2...", [], f"...{failures.MASK}..."),
+        (f"...c9=:{KEY}=' end", [], f"...{failures.MASK}' end"),
         (f"user bot on #{'ab' * 32} +@all", [], f"user bot on #{failures.MASK} +@all"),
         (f"POST /webhooks/tbw_{'x' * 43}", [], f"POST /webhooks/tbw_{failures.MASK}"),
         ("a\n-----BEGIN EC PRIVATE KEY-----\nMHcCAQ\n-----END EC PRIVATE KEY-----\nb", [], f"a\n{failures.MASK}\nb"),
@@ -196,10 +203,85 @@ def test_secrets_that_cannot_be_written_say_why(tmp_path: Path, role: str, file:
             "sha256:" + "ab" * 32 + " of tradingbot-backend:0.3.0",
         ),
         ("https://bot.example.com/a:b@c and 12:30@noon", [], "https://bot.example.com/a:b@c and 12:30@noon"),
+        ("no password Ab1:Cd2-Ef3-Gh4", ["*:*:*:postgres:Ab1\\:Cd2-Ef3-Gh4\n"], f"no password {failures.MASK}"),
     ],
 )
 def test_secrets_are_masked_and_nothing_else(text: str, values: list[str], shown: str) -> None:
     assert failures.without_secrets(text, values) == shown
+
+
+@pytest.mark.parametrize(
+    ("secret", "text", "shown"),
+    [
+        (
+            f"json://a.example.com\ntgram://12345678:{TOKEN}/-1001234",
+            f"POST https://api.telegram.org/bot12345678:{TOKEN}/sendMessage: 404",
+            f"POST https://api.telegram.org/bot12345678:{failures.MASK}/sendMessage: 404",
+        ),
+        (
+            f"discord://123456789012345678/{TOKEN}?format=markdown",
+            f"https://discord.com/api/webhooks/123456789012345678/{TOKEN}: 401",
+            f"https://discord.com/api/webhooks/{failures.MASK}/{failures.MASK}: 401",
+        ),
+        (f"json://a.example.com/?token={TOKEN}", f"token {TOKEN} is wrong", f"token {failures.MASK} is wrong"),
+        (f"pover://user@{TOKEN.replace('_', '%5F')}", f"token {TOKEN} is wrong", f"token {failures.MASK} is wrong"),
+        (
+            f"https://{'ab' * 16}@o1.ingest.sentry.io/4",
+            f"key={'ab' * 16} is refused",
+            f"key={failures.MASK} is refused",
+        ),
+        (
+            "postgresql://tradingbot_owner:Ab1-Cd2-Ef3@db-of-production:5432/tradingbot_production",
+            'Ab1-Cd2-Ef3: no role "tradingbot_owner" in tradingbot_production on db-of-production',
+            f'{failures.MASK}: no role "tradingbot_owner" in tradingbot_production on db-of-production',
+        ),
+    ],
+    ids=["telegram", "discord", "query", "percent", "sentry", "database"],
+)
+def test_parts_of_a_secret_address_are_masked_but_for_the_names_in_a_databases(
+    secret: str, text: str, shown: str
+) -> None:
+    assert failures.without_secrets(text, [secret]) == shown
+
+
+def test_secrets_within_dicts_and_lists_are_masked() -> None:
+    values = [{"a": ["first-secret", {"b": "second-secret"}]}, 1234567890, None, True]
+    text = "first-secret second-secret 1234567890 None True"
+    assert failures.without_secrets(text, values) == f"{failures.MASK} {failures.MASK} {failures.MASK} None True"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bind /opt/tradingbot/backend/releases:/work/some/thing: no such folder",
+        "/var/lib/docker/volumes/data$/opt/tradingbot/backend",
+        "pull registry.example.com/tradingbot/backend/service:latestversion",
+        "LD_LIBRARY_PATH=:/opt/tradingbot/lib DIR=$HOME/projects/tradingbot/backend",
+    ],
+)
+def test_paths_and_images_are_no_secrets(text: str) -> None:
+    assert failures.without_secrets(text) == text
+
+
+def test_no_text_takes_long_to_mask() -> None:
+    began = time.monotonic()
+    failures.without_secrets("a" * 30_000)
+    assert time.monotonic() - began < 2
+
+
+def test_what_variables_hold_is_masked_also_the_environments(tmp_path: Path) -> None:
+    given = {
+        "vault_exchange": {"keys": ["{{ postgres_password }}", "key-of-exchange"]},
+        "backend_extra_environment": {
+            "PROXY": "http://user:0123@proxy",
+            "TZ": "Europe/Vienna",
+            "WORKER_CONCURRENCY": 8,
+        },
+    }
+    text = "key-of-exchange http://user:0123@proxy Europe/Vienna"
+    explained = {"msg": "{{ lookup('tradingbot.stack.failure', {'msg': text}) }}"}
+    said = play(tmp_path, [{"ansible.builtin.fail": explained}], {"host": ""}, text=text, **given)
+    assert said["host"] == f"{failures.MASK} {failures.MASK} Europe/Vienna"
 
 
 def test_what_a_task_says_is_bounded_and_free_of_its_arguments() -> None:

@@ -84,6 +84,7 @@ class Host:
         self.containers = [container(name) for name in ("postgres", "redis", "backend-blue", "worker", "nginx")]
         self.images: list[dict[str, Any]] = []
         self.away = False
+        self.live_restore = True
         self.called: list[list[str]] = []
         self.codes: dict[str, int] = {}
         self.became: list[list[str]] = []
@@ -120,7 +121,7 @@ class Host:
         if resource.startswith("/containers/json"):
             return self.containers
         if resource == "/info":
-            return {}
+            return {"LiveRestoreEnabled": self.live_restore}
         if resource == "/images/json":
             return self.images
         if resource.startswith("/images/"):
@@ -779,21 +780,37 @@ class TestRules:
     """What `rules` does about what was flushed."""
 
     @pytest.fixture(autouse=True)
-    def kernel(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kernel(self, host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         """Rules of the kernel: an engine that starts writes them, unless it has forgotten a port."""
         self.firewall, self.engine, self.forgotten = True, True, False
         host.answers["is-active"] = (0, "active\n", "")
 
         def run(command: list[str], timeout: float) -> tuple[int, str, str]:
             line = " ".join(command)
-            self.firewall = self.firewall or line == "systemctl restart tradingbot-firewall.service"
+            self.firewall = self.firewall or line == "systemctl reload-or-restart tradingbot-firewall.service"
             self.engine = self.engine or (line == "systemctl restart docker.service" and not self.forgotten)
             self.engine = self.engine or line == "docker restart tradingbot-nginx-1"
             return host.run(command, timeout)
 
         monkeypatch.setattr(rules, "run", run)
-        monkeypatch.setattr(stack_network, "firewall_difference", lambda: "" if self.firewall else "it is gone")
-        monkeypatch.setattr(stack_network, "missing_rules", lambda _: [] if self.engine else ["port 443 of nginx"])
+        self.late: list[str] = []
+        monkeypatch.setattr(rules, "LOOK_PAUSES", (0.0,) * 3)
+
+        def look(what: str, there: bool, gone: Any, well: Any) -> Any:
+            if what in self.late:
+                self.late.remove(what)
+                raise stack_network.LookError("timed out")
+            return well if there else gone
+
+        self.confirmed = tmp_path / "firewall.confirmed.nft"
+        self.confirmed.touch()
+        monkeypatch.setattr(stack_network, "CONFIRMED", self.confirmed)
+        monkeypatch.setattr(
+            stack_network, "firewall_difference", lambda: look("firewall", self.firewall, "it is gone", "")
+        )
+        monkeypatch.setattr(
+            stack_network, "missing_rules", lambda _: look("engine", self.engine, ["port 443 of nginx"], [])
+        )
         monkeypatch.setattr(
             stack_network,
             "missing_ports",
@@ -801,7 +818,7 @@ class TestRules:
         )
 
     def changed(self, host: Host) -> list[str]:
-        return [" ".join(command) for command in host.ran if command[1] in ("restart", "reset-failed")]
+        return [" ".join(command) for command in host.ran if command[1] not in ("is-active", "start")]
 
     def test_nothing_is_touched_when_all_is_there(self, host: Host, capsys: pytest.CaptureFixture[str]) -> None:
         assert do("rules") == 0
@@ -811,7 +828,27 @@ class TestRules:
     def test_the_firewall_comes_back(self, host: Host) -> None:
         self.firewall = False
         assert do("rules") == 0
-        assert self.changed(host) == ["systemctl restart tradingbot-firewall.service"]
+        assert self.changed(host) == ["systemctl reload-or-restart tradingbot-firewall.service"]
+
+    def test_a_firewall_that_cannot_be_looked_at_is_never_taken_away(
+        self, host: Host, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.late = ["firewall"]
+        assert do("rules") == 0
+        assert self.changed(host) == ["systemctl reload-or-restart tradingbot-firewall.service"]
+        assert "as confirmed is unknown: timed out" in capsys.readouterr().out
+
+    def test_without_confirmed_rules_the_firewall_stays_as_it_is(
+        self, host: Host, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.confirmed.unlink()
+        self.firewall, self.engine = False, False
+        assert do("rules") == 1
+        said = capsys.readouterr().err
+        assert "no rules were confirmed; what is loaded stays as it is" in said
+        assert "Way out: run site.yml" in said
+        assert not any("firewall" in line for line in self.changed(host))
+        assert self.engine, "clients need Docker's rules all the same"
 
     def test_a_firewall_that_is_off_stays_off(self, host: Host) -> None:
         self.firewall = False
@@ -823,6 +860,30 @@ class TestRules:
         self.engine = False
         assert do("rules") == 0
         assert self.changed(host) == ["systemctl reset-failed docker.service", "systemctl restart docker.service"]
+
+    def test_rules_that_cannot_be_looked_at_restart_nothing(
+        self, host: Host, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.engine, self.late = False, ["engine"] * len(rules.LOOK_PAUSES)
+        assert do("rules") == 1
+        assert "nothing was restarted for that: timed out" in capsys.readouterr().err
+        assert self.changed(host) == []
+
+    def test_a_busy_host_is_looked_at_again(self, host: Host) -> None:
+        self.engine, self.late = False, ["engine"]
+        assert do("rules") == 0
+        assert self.changed(host)[-1] == "systemctl restart docker.service"
+
+    @pytest.mark.parametrize("answers", [True, False])
+    def test_an_engine_whose_restart_stops_containers_is_not_restarted(
+        self, host: Host, answers: bool, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.engine, host.live_restore, host.away = False, False, not answers
+        assert do("rules") == 1
+        said = capsys.readouterr().err
+        assert ("`live-restore` is off" if answers else "no engine answers") in said
+        assert "Way out" in said
+        assert self.changed(host) == []
 
     def test_a_container_whose_ports_were_forgotten_is_restarted(
         self, host: Host, capsys: pytest.CaptureFixture[str]

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import ast
 import base64
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from small_host import evaluate, problems, render
+from test_failures import play
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRETS = {
@@ -204,6 +206,21 @@ def test_data_is_looked_for_in_the_volume_of_the_project() -> None:
     assert (
         evaluate("postgres", "__postgres_data", postgres_docker_root="/data", postgres_project_name="mybot") == expected
     )
+
+
+def test_only_the_first_start_pulls_so_that_a_lost_registry_keeps_no_database_down(tmp_path: Path) -> None:
+    """The superuser's password is an old one, so the server is stopped, and started again."""
+    answer = """
+case "$*" in
+  *" exec "*) echo 'FATAL: password authentication failed' >&2; exit 2 ;;
+  *" up "*) echo "$*" >> ups ;;
+esac
+"""
+    tasks = [{"ansible.builtin.include_role": {"name": "tradingbot.stack.postgres", "tasks_from": "run"}}]
+    variables = {"postgres_pull": "always", "__postgres_superuser_verifier": "SCRAM-SHA-256$x"}
+    said = play(tmp_path, tasks, {"host": answer}, **variables)["host"]
+    assert said.startswith("PostgreSQL does not accept the superuser's password")
+    assert re.findall(r"--pull (\w+)", (tmp_path / "host/ups").read_text()) == ["always", "never"]
 
 
 def test_both_slots_of_a_deploy_and_the_worker_fit_into_the_connections() -> None:

@@ -15,7 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.tradingbot.stack.plugins.module_utils import target
+from ansible_collections.tradingbot.stack.plugins.module_utils import (
+    stack_health,
+    stack_network,
+    stack_services,
+    target,
+)
 from ansible_collections.tradingbot.stack.plugins.modules import preflight
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -427,3 +432,40 @@ def test_a_python_that_lacks_what_the_modules_need(search: list[str], wrong: boo
 
 def test_a_python_of_ones_own_that_has_it_is_taken() -> None:
     assert list(preflight.check_python({"python3-json": "json"}, OWN, "/opt/python/bin/python3")) == []
+
+
+def test_the_look_at_the_network_is_that_of_the_health_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[stack_health.Settings] = []
+
+    def network_state(_: object, settings: stack_health.Settings) -> dict[str, Any]:
+        asked.append(settings)
+        return {"forwarding": {}, "firewall": "", "rules": [], "unknown": {}, "flushed_by": [], "outside": None}
+
+    monkeypatch.setattr(stack_services, "containers", lambda _: [{}])
+    monkeypatch.setattr(stack_health, "network_state", network_state)
+    params = {"project": "mybot", "project_dir": "/srv/bot", "firewall": None, "thresholds": {"from_outside": False}}
+    assert preflight.network_problems(params) == []
+    (settings,) = asked
+    assert (settings.project, settings.project_dir, settings.firewall) == ("mybot", "/srv/bot", False)
+    assert settings.limit("from_outside") is False
+    # A host that has no project yet has no folder of one.
+    preflight.network_problems(params | {"project_dir": None})
+
+
+@pytest.mark.parametrize(("found", "confirmed"), [("", True), ("it is not loaded", False), (None, True)])
+def test_a_firewall_that_cannot_be_looked_at_is_not_changed_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: str | None, confirmed: bool
+) -> None:
+    def firewall_difference() -> str:
+        if found is None:
+            raise stack_network.LookError("unshare: Operation not permitted")
+        return found
+
+    for name in ("RULESET", "CONFIRMED_RULESET"):
+        path = tmp_path / name
+        path.write_text("table inet tradingbot {}\n")
+        monkeypatch.setattr(preflight, name, path)
+    monkeypatch.setattr(stack_network, "firewall_difference", firewall_difference)
+    assert preflight.firewall_confirmed() is confirmed
+    (tmp_path / "CONFIRMED_RULESET").write_text("table inet other {}\n")
+    assert preflight.firewall_confirmed() is False

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.tradingbot.stack.plugins.module_utils import failures, target
 from ansible_collections.tradingbot.stack.plugins.module_utils import slots_engine as engine
 from ansible_collections.tradingbot.stack.plugins.module_utils import slots_record as records
-from ansible_collections.tradingbot.stack.plugins.module_utils import target
 
 ADDRESSES = {"blue": "172.20.255.251", "green": "172.20.255.252"}
 
@@ -177,6 +178,22 @@ def test_a_single_run_belongs_to_the_project(layout: records.Layout, monkeypatch
     monkeypatch.setattr(host, "_run", run)
     assert host.oldest_schema_user("1.0-a") == "0001"
     assert ran[1][2:4] == ("-p", "mybot")
+
+
+@pytest.mark.parametrize("ask", [lambda host: host.up("worker"), lambda host: host.oldest_schema_user("1.0-a")])
+def test_what_a_program_says_is_told_without_secrets(
+    layout: records.Layout, monkeypatch: pytest.MonkeyPatch, ask: Callable[[engine.Engine], object]
+) -> None:
+    (layout.project_dir / "secrets").mkdir()
+    (layout.project_dir / "secrets/secret_key").write_text("key-0123456789\n")
+    host = engine.Engine(layout)
+    # Longer than what is told of it: the secret is where it is cut.
+    said = f"key-0123456789{'x' * (failures.MOST_CHARACTERS - 5)} with key-0123456789"
+    monkeypatch.setattr(host, "_run", lambda *command: subprocess.CompletedProcess(command, 1, "", said))
+    with pytest.raises(records.SlotError) as refused:
+        ask(host)
+    assert "456789" not in str(refused.value)
+    assert f"x with {failures.MASK}" in str(refused.value)
 
 
 def test_a_folder_without_a_project_is_refused(layout: records.Layout) -> None:

@@ -36,6 +36,7 @@ NFTABLES = """table ip docker-bridges {
     }
 }
 """
+LATE = "timed out after 5 seconds"
 WELL = {"url": "https://203.0.113.7:443", "source": "192.0.2.2", "status": 200, "milliseconds": 9, "error": ""}
 CLOSED = WELL | {"status": 0, "error": "no connection"}
 
@@ -71,8 +72,8 @@ class Rules:
 
     def output(self, *command: str, stdin: str = "") -> str:
         text = {"iptables-save": self.iptables, "nft": self.nftables, "systemctl": self.units}[command[0]]
-        if not text:
-            raise stack_network.LookError(f"{command[0]}: not there")
+        if not text or text == LATE:
+            raise stack_network.LookError(f"{command[0]}: {text or 'Error: No such file or directory'}")
         return text
 
 
@@ -113,10 +114,52 @@ def test_what_goes_out_needs_a_rule_unless_the_network_is_told_otherwise(rules: 
 
 
 def test_an_engine_that_may_write_no_rules_misses_none(rules: Rules) -> None:
-    rules.iptables = ""
+    rules.iptables = "*nat\nCOMMIT\n"
     assert stack_network.missing_rules([nginx("0.0.0.0")]) != []
     rules.options.write_text(json.dumps({"iptables": False}))
     assert stack_network.missing_rules([nginx("0.0.0.0")]) == []
+
+
+@pytest.mark.parametrize(
+    ("iptables", "nftables", "why"),
+    [
+        (LATE, "", "iptables-save: timed out"),
+        (LATE, NFTABLES, "iptables-save: timed out"),
+        ("*nat\nCOMMIT\n", LATE, "nft: timed out"),
+        ("", "", "neither iptables-save nor nft shows rules"),
+    ],
+)
+def test_a_look_at_the_engine_s_rules_that_fails_is_no_look_at_rules_that_are_gone(
+    rules: Rules, iptables: str, nftables: str, why: str
+) -> None:
+    rules.iptables, rules.nftables = iptables, nftables
+    with pytest.raises(stack_network.LookError, match=why):
+        stack_network.missing_rules([nginx("0.0.0.0")])
+    with pytest.raises(stack_network.LookError, match=why):
+        stack_network.missing_ports(nginx("0.0.0.0"))
+
+
+def test_looks_that_fail_are_findings_of_their_own(rules: Rules, monkeypatch: pytest.MonkeyPatch) -> None:
+    def firewall_difference() -> str:
+        raise stack_network.LookError("unshare: Operation not permitted")
+
+    rules.iptables = LATE
+    monkeypatch.setattr(stack_network, "firewall_difference", firewall_difference)
+    monkeypatch.setattr(stack_network, "unset_forwarding", lambda _: {})
+    found = stack_network.look([nginx("0.0.0.0")], None, True, None)
+    assert (found["firewall"], found["rules"], found["flushed_by"]) == ("", [], [])
+    listed = stack_network.problems(found, None)
+    assert [f"{one['what']}: {one['why']}" for one in listed] == [
+        "look at firewall: what is loaded could not be looked at: unshare: Operation not permitted",
+        f"look at Docker's rules: what is loaded could not be looked at: iptables-save: {LATE}",
+    ]
+    assert not any("site.yml" in one["fix"] or "tradingbot rules" in one["fix"] for one in listed)
+
+
+def test_masquerading_that_is_off_for_the_default_bridge_is_not_off_for_the_stack(rules: Rules) -> None:
+    rules.options.write_text(json.dumps({"ip-masq": False}))
+    rules.iptables = IPTABLES.replace("MASQUERADE", "RETURN")
+    assert stack_network.missing_rules([nginx("0.0.0.0")]) == ["what leaves 172.20.0.0/16"]
 
 
 def test_who_loaded_rules_after_the_engine_is_named(rules: Rules) -> None:
@@ -189,23 +232,35 @@ class TestFirewall:
         [
             ("table {}", "table {}", ""),
             ("table {}", "table { chain }", "is not what"),
-            (None, "table {}", "is not loaded (nft: No such file or directory)"),
-            ("table {}", None, "cannot be loaded (unshare: No such file or directory)"),
+            (None, "table {}", "is not loaded"),
         ],
     )
     def test_difference(
-        self, confirmed: Path, monkeypatch: pytest.MonkeyPatch, loaded: str | None, wanted: str | None, said: str
+        self, confirmed: Path, monkeypatch: pytest.MonkeyPatch, loaded: str | None, wanted: str, said: str
     ) -> None:
         def output(program: str, *_: str) -> str:
             text = {"nft": loaded, "unshare": wanted}[program]
             if text is None:
-                raise stack_network.LookError(f"{program}: No such file or directory")
+                raise stack_network.LookError(f"{program}: Error: No such file or directory")
             return text
 
         monkeypatch.setattr(stack_network, "output", output)
         found = stack_network.firewall_difference(confirmed)
         assert said in found
         assert bool(found) == bool(said)
+
+    @pytest.mark.parametrize("program", ["nft", "unshare"])
+    def test_what_cannot_be_compared_is_no_difference(
+        self, confirmed: Path, monkeypatch: pytest.MonkeyPatch, program: str
+    ) -> None:
+        def output(asked: str, *_: str) -> str:
+            if asked == program:
+                raise stack_network.LookError(f"{program}: {LATE}")
+            return "table {}"
+
+        monkeypatch.setattr(stack_network, "output", output)
+        with pytest.raises(stack_network.LookError, match=program):
+            stack_network.firewall_difference(confirmed)
 
 
 class TestOutside:
@@ -286,6 +341,9 @@ def test_problems_name_the_cause_what_comes_of_it_and_the_way_out() -> None:
     )
     (said,) = told(firewall="the table `inet tradingbot` is not loaded")
     assert said.startswith("firewall: the table `inet tradingbot` is not loaded: ports may be open to everybody")
+    assert said.endswith("run site.yml, or `tradingbot rules` on the host")
+    (said,) = told(firewall=f"/etc/x is not there: {stack_network.UNCONFIRMED}")
+    assert said.endswith("run site.yml")  # which alone confirms rules
     (said,) = told(rules=["port 443 of nginx"], flushed_by=["nftables.service"], outside=CLOSED)
     assert said.startswith(
         "Docker's rules: they are gone for port 443 of nginx: nftables.service loaded its rules after the engine had"
@@ -301,6 +359,8 @@ def test_a_way_that_is_closed_without_a_cause() -> None:
 
 
 def test_what_cannot_be_looked_at_is_said() -> None:
+    (said,) = told(outside=CLOSED, unknown={"Docker's rules": "iptables-save: late"})
+    assert "could not be looked at: iptables-save: late; no client gets in" in said
     (said,) = told(outside=WELL | {"status": None, "error": "ip: not there"})
     assert said.startswith("look from outside: whether clients get in is unknown: ip: not there")
 

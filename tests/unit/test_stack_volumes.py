@@ -131,6 +131,18 @@ def test_a_real_write_leaves_nothing_behind(tmp_path: Path) -> None:
     assert stack_volumes.write_error(str(tmp_path / "gone")) == os.strerror(errno.ENOENT)
 
 
+@pytest.mark.parametrize(
+    ("blocks", "free", "said"), [(1000, 0, True), (1000, 15, True), (1000, 16, False), (0, 0, False)]
+)
+def test_the_reserve_of_root_counts_as_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: int, free: int, said: bool
+) -> None:
+    """Only root can write there, as this probe does; a file system that counts no blocks is no full one."""
+    stats = os.statvfs_result((4096, 4096, blocks, free + 50, free, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: stats)
+    assert stack_volumes.write_error(str(tmp_path)) == (os.strerror(errno.ENOSPC) if said else "")
+
+
 def test_the_files_of_a_real_host_are_looked_at(tmp_path: Path) -> None:
     for name in ("data", "secrets"):
         (tmp_path / name).mkdir()

@@ -122,14 +122,57 @@ def test_pulled_images_go_by_their_names_in_the_registry(tmp_path: Path) -> None
     assert sorted(asked) == sorted(f"image rm {name}" for name in pulled)
 
 
+def folder_removed(tmp_path: Path, folder: str) -> None:
+    """Carry out what the teardown does to the project's folder."""
+    tasks = role_tasks("teardown_data.yml", "ansible.builtin.stat", "ansible.builtin.find", "ansible.builtin.file")
+    tasks = [task for task in tasks if task.get("register") != "__docker_host_releases"]
+    tasks.append({"ansible.builtin.command": "docker next"})
+    known = yaml.safe_load((ROOT / "roles" / "docker_host" / "vars" / "main.yml").read_text())
+    parts = known["__docker_host_project_parts"]
+    carried_out(tmp_path, tasks, "", docker_host_project_dir=folder, __docker_host_project_parts=parts)
+
+
 @pytest.mark.parametrize("end", ["", "/"])
 def test_a_project_folder_that_is_a_link_goes_with_what_it_links_to(tmp_path: Path, end: str) -> None:
     place, link = tmp_path / "data" / "bot", tmp_path / "bot"
     (place / "secrets").mkdir(parents=True)
+    (place / ".env").touch()
     link.symlink_to(place)
-    tasks = role_tasks("teardown_data.yml", "ansible.builtin.stat", "ansible.builtin.file")
-    tasks.append({"ansible.builtin.command": "docker next"})
-    carried_out(tmp_path, tasks, "", docker_host_project_dir=f"{link}{end}")
+    folder_removed(tmp_path, f"{link}{end}")
     assert not place.exists()
     assert not link.is_symlink()
     assert place.parent.exists()
+
+
+def test_what_others_keep_in_the_project_folder_stays(tmp_path: Path) -> None:
+    place, link = tmp_path / "data", tmp_path / "bot"
+    for name in ("secrets", "backend/releases", "logs", "backups", ".other"):
+        (place / name).mkdir(parents=True)
+    link.symlink_to(place)
+    folder_removed(tmp_path, str(link))
+    assert sorted(path.name for path in place.iterdir()) == [".other", "backups"]
+    assert link.is_symlink()
+
+
+def test_folders_of_other_units_go_only_when_they_are_empty(tmp_path: Path) -> None:
+    mine, theirs = tmp_path / "nftables.service.d", tmp_path / "netfilter-persistent.service.d"
+    mine.mkdir()
+    theirs.mkdir()
+    (theirs / "other.conf").touch()
+    tasks = role_tasks("teardown.yml", "ansible.builtin.find", "ansible.builtin.file")
+    # The first one removes files by their full paths on the host.
+    removed = tasks.pop(0)
+    assert "/etc/systemd/system/tradingbot-rules.service" in removed["loop"]
+    tasks.append({"ansible.builtin.command": "docker next"})
+    folders = [str(mine), str(theirs), str(tmp_path / "absent.service.d")]
+    carried_out(tmp_path, tasks, "", __docker_host_drop_ins=folders)
+    assert not mine.exists()
+    assert (theirs / "other.conf").exists()
+
+
+def test_failures_of_units_that_are_gone_are_forgotten() -> None:
+    tasks = role_tasks("teardown.yml", "ansible.builtin.systemd_service", "ansible.builtin.command")
+    reload, reset = tasks[-2:]
+    assert reload["ansible.builtin.systemd_service"] == {"daemon_reload": True}
+    assert reset["ansible.builtin.command"]["argv"] == ["systemctl", "reset-failed", "tradingbot-*"]
+    assert reset["changed_when"] is False

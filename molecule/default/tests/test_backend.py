@@ -83,7 +83,7 @@ def test_docs_are_served_where_the_setting_says_so(
 ) -> None:
     name = f"tradingbot-test-docs-{random.token_hex(4)}"
     settings = f"--env ENVIRONMENT={environment} --env DOCS_ENABLED={enabled} --env WORKERS=1"
-    output_of(machine, f"{one_shot(machine)} --detach --name {name} {settings} tool")
+    output_of(machine, f"{one_shot(machine)} --detach --name {name} {settings} backend")
     try:
         for path in ("/docs", "/openapi.json"):
             assert output_of(machine, f"docker exec -i {name} python - 127.0.0.1 {path}", ASK) == str(status)
@@ -159,7 +159,7 @@ def test_the_check_names_what_does_not_answer(
 ) -> None:
     password = random.token_urlsafe(24)
     options = other_secrets(name, url.format(password=quote(password, safe="")))
-    says(run_on(machine, f"{one_shot(machine)} {options} tool tradingbot check"), reason, password)
+    says(run_on(machine, f"{one_shot(machine)} {options} backend tradingbot check"), reason, password)
 
 
 @pytest.mark.parametrize(("name", "url", "reason"), NO_DATABASE)
@@ -169,7 +169,7 @@ def test_without_the_database_the_service_gives_up_after_a_bounded_wait(
     password = random.token_urlsafe(24)
     options = other_secrets(name, url.format(password=quote(password, safe="")))
     start = time.monotonic()
-    says(run_on(machine, f"{one_shot(machine)} {options} --env STARTUP_TIMEOUT=2 tool"), reason, password)
+    says(run_on(machine, f"{one_shot(machine)} {options} --env STARTUP_TIMEOUT=2 backend"), reason, password)
     assert time.monotonic() - start < 20
 
 
@@ -177,7 +177,7 @@ def test_a_weak_secret_is_refused_without_showing_it(
     machine: hosts.Host, other_secrets: Callable[[str, str], str]
 ) -> None:
     options = other_secrets("secret_key", "change-me-please")
-    refused = run_on(machine, f"{one_shot(machine)} {options} tool")
+    refused = run_on(machine, f"{one_shot(machine)} {options} backend")
     assert refused.returncode == 2
     assert "SECRET_KEY is a placeholder" in refused.stderr
     assert "change-me-please" not in refused.stdout + refused.stderr

@@ -23,10 +23,10 @@ TRUSTING = trusting()
 ROUNDS = 4
 # Below those that the engine gives to containers.
 ADDRESSES = [f"10.99.0.{number}" for number in range(40, 52)]
-# Opens connections in turn from the addresses until so many as are wanted stand and hardly any more get in, says how
-# many came about, and holds them until its input ends.
+# Opens connections in turn from the addresses, and each that is closed again, until its input ends. Says a line when so
+# many as are wanted stand and hardly any more get in.
 FLOOD = r"""
-import asyncio, os, socket, ssl, struct, sys
+import asyncio, contextlib, os, socket, ssl, struct, sys
 
 host, form, count, wanted = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 addresses = sys.argv[5:]
@@ -34,7 +34,7 @@ context = ssl.create_default_context()
 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
 if form == "streams":
     context.set_alpn_protocols(["h2"])
-standing = []
+standing = set()
 # Else all of them would be done at the end, and none before.
 handshakes = asyncio.Semaphore(16)
 
@@ -79,25 +79,34 @@ async def stall(number):
     connection.setblocking(False)
     connection.bind((addresses[number % len(addresses)], 0))
     tls = {} if form == "hellos" else {"ssl": context, "server_hostname": "localhost"}
+    await asyncio.get_running_loop().sock_connect(connection, (host, 443))
+    async with handshakes:
+        reader, writer = await asyncio.open_connection(sock=connection, **tls)
     try:
-        await asyncio.get_running_loop().sock_connect(connection, (host, 443))
-        async with handshakes:
-            reader, writer = await asyncio.open_connection(sock=connection, **tls)
         writer.write(send(number))
         await writer.drain()
-    except OSError:
-        return
-    standing.append((reader, writer))
+        standing.add(number)
+        await reader.read()
+    finally:
+        standing.discard(number)
+        writer.transport.abort()
+
+
+async def stall_again(number):
+    while True:
+        with contextlib.suppress(OSError):
+            await stall(number)
+        await asyncio.sleep(1)
 
 
 async def flood():
-    tasks = [asyncio.create_task(stall(number)) for number in range(count)]
+    tasks = [asyncio.create_task(stall_again(number)) for number in range(count)]
     for _ in range(10):
         before = len(standing)
         await asyncio.sleep(2)
         if len(standing) >= wanted and len(standing) - before < 50:
             break
-    print(len(standing), flush=True)
+    print(flush=True)
     await asyncio.to_thread(sys.stdin.read)
     os._exit(0)
 
@@ -133,8 +142,11 @@ Flood = Callable[[str, int, int, int], AbstractContextManager[None]]
 
 
 @pytest.fixture
-def flood(attacker: str, host_address: str) -> Flood:
-    """Holds connections of a form, so many as get in of a count, from so many addresses, while a block runs."""
+def flood(attacker: str, host_address: str, machine: hosts.Host) -> Flood:
+    """Holds connections of a form, so many as get in of a count, from so many addresses, while a block runs.
+
+    Fails the test when nginx has not so many as are wanted of them at the end of the block.
+    """
 
     @contextmanager
     def run(form: str, count: int, addresses: int, wanted: int) -> Iterator[None]:
@@ -146,9 +158,10 @@ def flood(attacker: str, host_address: str) -> Flood:
             text=True,
         ) as process:
             assert process.stdout
-            standing = int(process.stdout.readline())
-            assert standing >= wanted, "the flood is no flood"
+            process.stdout.readline()
             yield
+            # Those that nginx has just closed are being opened again.
+            wait_until(lambda: held(machine) >= wanted, 5, f"nginx has {wanted} connections of the flood", every=0.5)
             process.communicate(timeout=10)
 
     return run
@@ -173,6 +186,14 @@ def processes(machine: hosts.Host) -> dict[str, Any]:
     assert killed, told
     workers = output_of(machine, f"pgrep --parent {master} --full 'nginx: worker process$'").split()
     return {"master": master, "workers": workers, "killed": killed.group(1)}
+
+
+def held(machine: hosts.Host) -> int:
+    """Return how many connections of the attacker's addresses nginx has accepted and not closed."""
+    master = output_of(machine, "docker inspect --format '{{.State.Pid}}' tradingbot-nginx-1")
+    rows = output_of(machine, f"nsenter --target {master} --net ss -Htnp state established").splitlines()
+    # Of those that wait to be accepted, no process has a file.
+    return sum('"nginx"' in row and row.split()[3].rpartition(":")[0] in ADDRESSES for row in rows)
 
 
 def ask(url: str) -> float:

@@ -21,6 +21,7 @@ cp -a {DATA}/. /run/small && mount --bind /run/small {DATA}
 {COMPOSE} up --detach --wait postgres
 {COMPOSE} exec -T postgres sh -c 'cat /dev/zero > {{}}' || true
 """.format("/var/lib/postgresql/data/filled")
+# Also after a part of that.
 EMPTY = f"""
 {COMPOSE} stop postgres
 umount {DATA}; umount /run/small; rmdir /run/small
@@ -30,9 +31,11 @@ umount {DATA}; umount /run/small; rmdir /run/small
 
 @pytest.fixture
 def full_database(machine: hosts.Host) -> Iterator[None]:
-    output_of(machine, FILL, seconds=120)
-    yield
-    output_of(machine, EMPTY, seconds=120)
+    try:
+        output_of(machine, FILL, seconds=120)
+        yield
+    finally:
+        output_of(machine, EMPTY, seconds=120)
     wait_until(lambda: run_on(machine, "tradingbot health").returncode == 0, 60, "all is well again", every=1)
 
 
@@ -42,9 +45,11 @@ def full_folder(machine: hosts.Host, request: pytest.FixtureRequest) -> Iterator
     folder = f"{PROJECT}/{request.param}"
     small = "mkdir /run/small && mount -t tmpfs -o size=64k,mode=0755 tmpfs /run/small"
     fill = "{ cat /dev/zero > /run/small/filled || true; } 2> /dev/null"
-    output_of(machine, f"set -e; {small}; cp -a {folder}/. /run/small; {fill}; mount --bind /run/small {folder}")
-    yield folder
-    output_of(machine, f"umount {folder}; umount /run/small; rmdir /run/small")
+    try:
+        output_of(machine, f"set -e; {small}; cp -a {folder}/. /run/small; {fill}; mount --bind /run/small {folder}")
+        yield folder
+    finally:
+        output_of(machine, f"umount {folder}; umount /run/small; rmdir /run/small")
 
 
 @pytest.mark.usefixtures("full_database")
@@ -69,8 +74,12 @@ def test_maintenance_on_a_full_disk_is_refused_with_the_fix(machine: hosts.Host,
 
 
 @pytest.mark.parametrize("full_folder", ["secrets"], indirect=True)
-def test_a_secret_that_cannot_be_written_is_explained_without_it(inventory: str, full_folder: str) -> None:
+def test_a_secret_that_cannot_be_written_is_explained_without_it(
+    machine: hosts.Host, inventory: str, full_folder: str
+) -> None:
     done = fails(inventory, SITE, "--tags", "backend", "-e", "backend_notify_urls=json://user:hidden-word@127.0.0.1")
     said = " ".join(done.said.split())
     assert f"{full_folder}/notify_urls: No space left on device, a file system is full. Fix: `df -h`" in said
     assert "hidden-word" not in said
+    assert "Hold the deploy lock" in said
+    assert output_of(machine, "cat /run/tradingbot/deploy.lock") == "", "the lock is given back"

@@ -14,7 +14,8 @@ from tests.testbed import hosts
 
 pytestmark = pytest.mark.last
 # grep fails when it finds nothing, which is what is hoped for here.
-UNITS = "ls /etc/systemd/system | grep ^tradingbot || true"
+UNITS = "ls /etc/systemd/system | grep -E '^(tradingbot|nftables.service.d|netfilter-persistent.service.d)' || true"
+FAILED = "systemctl list-units --failed --plain --no-legend 'tradingbot*'"
 
 
 def counted(ask: ledger.Query) -> list[int]:
@@ -40,6 +41,7 @@ def check_that_it_is_off(machine: hosts.Host) -> None:
     assert output_of(machine, f"docker ps --all --quiet --filter label={LABEL}") == ""
     assert output_of(machine, "docker network ls --quiet --filter name=tradingbot") == ""
     assert output_of(machine, UNITS) == ""
+    assert output_of(machine, FAILED) == ""
     assert run_on(machine, "nft list table inet tradingbot").returncode != 0
     for path in ("/etc/tradingbot", "/usr/local/bin/tradingbot", "/run/tradingbot/deploy.lock.held"):
         assert run_on(machine, f"test -e {path}").returncode != 0, path
