@@ -45,7 +45,7 @@ OWNERS = "schema_database_url"
 RULES = {
     **policy.SETTINGS,
     OWNERS: policy.SETTINGS["database_url"]._replace(
-        fix="take group_vars/all/00-wiring.yml of this version, from the collection's inventories/prod, into your inventory"
+        fix="take group_vars/all/00-wiring.yml of this version, of the collection's inventories/prod, into yours"
     ),
 }
 
