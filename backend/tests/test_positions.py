@@ -15,6 +15,7 @@ from sqlalchemy.exc import NoResultFound
 from tests.conftest import Account
 from tests.trading import NOON, SYMBOL, Desk, open_desk, trade
 from tradingbot.core.database import Database
+from tradingbot.core.logging import configure_logging
 from tradingbot.core.settings import Settings
 from tradingbot.events.models import StoredEvent
 from tradingbot.orders.models import Fill, Order, Side
@@ -129,6 +130,8 @@ async def test_first_fills_of_two_orders_at_once_make_one_position(desk: Desk) -
 async def test_more_than_was_ordered_is_booked_and_logged(
     desk: Desk, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # Another test of this process may have asked for errors only.
+    configure_logging("info")
     order = await desk.order(quantity="1")
     assert await desk.book(order, trade("1.25"))
     assert (await stored(desk, order)).filled_quantity == D("1.25")
