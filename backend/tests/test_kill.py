@@ -224,6 +224,8 @@ async def test_the_database_drops_every_connection_while_an_order_is_on_its_way(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND usename <> current_user"
         )
+        # The test's own are not to be among them.
+        await desk.database.engine.dispose()
         await asyncio.to_thread(execute, owner_url, drop)
         await desk.until_idle()
     await assert_traded_once(desk, stub)

@@ -31,7 +31,7 @@ _PLACEHOLDER = re.compile(
 )
 # In a secret that we make, such a word is no chance either. Others may issue one with it.
 _WORD = re.compile(
-    r"x{6,}|password|passwd|secret[ _-]?key|webhook[ _-]?secret|example|dummy|default|insecure|letmein|qwerty"
+    r"x{6,}|password|passwd|secret|example|dummy|default|insecure|letmein|qwerty"
     r"|encryption[ _-]?key|your[ _-]",
     re.IGNORECASE,
 )
