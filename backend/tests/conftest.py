@@ -118,7 +118,7 @@ class MakeDatabase:
         )
 
     def as_service(self, url: str) -> str:
-        """Gives the URL of the same database with the service's role."""
+        """Return the URL of the same database with the service's role."""
         return f"postgresql://{self._service}:{self._password}@{url.rpartition('@')[2]}"
 
     def drop_all(self) -> None:

@@ -41,7 +41,7 @@ class Chatty:
 
 @contextmanager
 def chatty(script: str = CHATTY) -> Iterator[Chatty]:
-    """Gives a process that is ended with the test."""
+    """Yield a process that is ended with the test."""
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:

@@ -37,7 +37,7 @@ GROUP BY relname
 
 
 async def rights(url: str) -> dict[str, str]:
-    """Gives what the role of the URL may do with each table."""
+    """Return what the role of the URL may do with each table."""
     connection = await asyncpg.connect(url)
     found = dict(await connection.fetch(RIGHTS))
     await connection.close()

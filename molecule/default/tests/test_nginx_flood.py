@@ -180,6 +180,7 @@ def processes(machine: hosts.Host) -> dict[str, Any]:
     """Return master and workers of nginx, and how many processes of its container the kernel has killed for memory."""
     master = output_of(machine, "docker inspect --format '{{.State.Pid}}' tradingbot-nginx-1")
     # cgroup v2, and v1.
+    # The one of cgroup v2 or that of v1: the other one is not there.
     counters = "cat /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control 2>/dev/null || true"
     told = output_of(machine, f"docker exec tradingbot-nginx-1 sh -c '{counters}'")
     killed = re.search(r"^oom_kill (\d+)$", told, re.MULTILINE)

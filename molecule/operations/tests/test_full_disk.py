@@ -13,6 +13,7 @@ from tests.testbed import hosts
 
 DATA = "/var/lib/docker/volumes/tradingbot_postgres_data/_data"
 # PostgreSQL's files on a small file system, which is then filled; as its user, for whom root's reserve does not count.
+# What fills a file system always ends with an error: that it is full.
 FILL = f"""
 set -e
 {COMPOSE} stop postgres
@@ -36,13 +37,14 @@ def full_database(machine: hosts.Host) -> Iterator[None]:
         yield
     finally:
         output_of(machine, EMPTY, seconds=120)
-    wait_until(lambda: run_on(machine, "tradingbot health").returncode == 0, 60, "all is well again", every=1)
+    wait_until(lambda: run_on(machine, "tradingbot health").returncode == 0, 60, "health is good again", every=1)
 
 
 @pytest.fixture
 def full_folder(machine: hosts.Host, request: pytest.FixtureRequest) -> Iterator[str]:
     """A folder of the project on a file system that holds what it held, and no more."""
     folder = f"{PROJECT}/{request.param}"
+    # What fills it always ends with an error: that it is full.
     small = "mkdir /run/small && mount -t tmpfs -o size=64k,mode=0755 tmpfs /run/small"
     fill = "{ cat /dev/zero > /run/small/filled || true; } 2> /dev/null"
     try:

@@ -14,6 +14,7 @@ from tests.testbed import hosts
 
 pytestmark = pytest.mark.last
 # grep fails when it finds nothing, which is what is hoped for here.
+# After a teardown there is none, which grep tells by its exit code.
 UNITS = "ls /etc/systemd/system | grep -E '^(tradingbot|nftables.service.d|netfilter-persistent.service.d)' || true"
 FAILED = "systemctl list-units --failed --plain --no-legend 'tradingbot*'"
 
