@@ -76,7 +76,7 @@ class Passwords:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def run(self, work: Callable[[], ResultT]) -> ResultT:
-        """Does other work on passwords that takes long, in the same threads, and gives its result.
+        """Do other work on passwords that takes long, in the same threads; return its result.
 
         Raises:
             UnavailableError: too many are waiting already.

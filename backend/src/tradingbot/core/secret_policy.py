@@ -47,7 +47,7 @@ def password_problem(value: str, min_length: int = MIN_LENGTH, min_variety: int 
     form = _form_problem(value)
     if form is not None:
         return form
-    if _PLACEHOLDER.search(value) or _WORD.search(value):
+    if _is_placeholder(value):
         return "is a placeholder"
     if len(value) < min_length:
         return f"is shorter than {min_length} characters"
@@ -211,5 +211,5 @@ def _url_problem(value: str, schemes: tuple[str, ...]) -> str | None:
     return _form_problem(value)
 
 
-def _is_placeholder(password: str) -> bool:
-    return bool(_PLACEHOLDER.search(password) or _WORD.search(password))
+def _is_placeholder(value: str) -> bool:
+    return bool(_PLACEHOLDER.search(value) or _WORD.search(value))
