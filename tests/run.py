@@ -100,13 +100,16 @@ def stages() -> list[Stage]:
             folder=BACKEND,
         ),
         Stage("unit", [["pytest", "-v", "-n", "2", "tests/unit"]]),
+        # Deployed first, for others start from the host that it saves.
         Stage(
-            "molecule default",
-            fresh("default"),
+            "molecule default deployed",
+            [
+                ["molecule", action, "-s", "default"]
+                for action in ("destroy", "syntax", "check", "converge", "idempotence", "check", "side-effect")
+            ],
             after=bed,
             scenario="default",
             keeps_host=True,
-            tests="not alone",
         ),
         Stage(
             "backend",
@@ -122,12 +125,19 @@ def stages() -> list[Stage]:
             keeps_host=True,
             tests="not alone",
         ),
-        # Its host starts from the one that the scenario default has saved.
         Stage(
             "molecule operations",
             [["molecule", "test", "-s", "operations"]],
-            after=("test bed", "molecule default"),
+            after=("test bed", "molecule default deployed"),
             scenario="operations",
+        ),
+        Stage(
+            "molecule default",
+            [["molecule", "verify", "-s", "default"]],
+            after=("molecule default deployed",),
+            scenario="default",
+            keeps_host=True,
+            tests="not alone",
         ),
         Stage(
             "molecule refusals",
@@ -140,7 +150,7 @@ def stages() -> list[Stage]:
         Stage(
             "molecule default alone",
             [["molecule", "verify", "-s", "default"], ["molecule", "destroy", "-s", "default"]],
-            after=("molecule default",),
+            after=("molecule default deployed", "molecule default"),
             alone=True,
             scenario="default",
             tests="alone",
@@ -156,7 +166,7 @@ def stages() -> list[Stage]:
         Stage(
             "molecule deploy",
             [["molecule", "test", "-s", "deploy"]],
-            after=("test bed", "molecule default"),
+            after=("test bed", "molecule default deployed"),
             alone=True,
             scenario="deploy",
         ),

@@ -62,6 +62,8 @@ class Settings:
     thresholds: dict[str, Any] = field(default_factory=dict)
     controller_time: float | None = None
     timeout: float = 4.0
+    # What starts a program in a container waits for a processor, which says nothing about the service.
+    program_timeout: float = 15.0
     socket: str = target.DOCKER_SOCKET
 
     def limit(self, name: str) -> Any:
@@ -82,14 +84,13 @@ def look(settings: Settings) -> dict[str, Any]:
         services = ask(stack_services.describe_all, found or [], settings.socket)
         host = ask(host_state, settings, found or [])
         writes = ask(database_writes, by_service.get("postgres"), settings)
-        status = (
-            ask(backend_status, by_service.get("worker"), settings.timeout) if "worker" in settings.services else None
-        )
+        patience = settings.program_timeout
+        status = ask(backend_status, by_service.get("worker"), patience) if "worker" in settings.services else None
         web = (
             ask(web_answer, by_service.get("nginx"), folder, settings.timeout) if "nginx" in settings.services else None
         )
         ready = ask(readiness, by_service.get(slots.service), settings.timeout) if slots.service else None
-        proxy = ask(proxy_state, by_service.get("nginx"), settings.timeout) if "nginx" in settings.services else None
+        proxy = ask(proxy_state, by_service.get("nginx"), patience) if "nginx" in settings.services else None
         tls = ask(certificate, settings, folder) if "nginx" in settings.services else None
         network = ask(network_state, found or [], settings)
         report: dict[str, Any] = {
@@ -190,7 +191,7 @@ def database_writes(container: dict[str, Any] | None, settings: Settings) -> str
     """Return why PostgreSQL does not write; empty when it does, does not run, or is not of this host."""
     if "postgres" not in settings.services or not ((container or {}).get("State") or {}).get("Running"):
         return ""
-    code, out, err = run(["docker", "exec", (container or {})["Id"], *stack_volumes.DATABASE], settings.timeout)
+    code, out, err = run(["docker", "exec", (container or {})["Id"], *stack_volumes.DATABASE], settings.program_timeout)
     return failures.without_secrets(_first_line(err or out)) if code else ""
 
 
@@ -266,7 +267,7 @@ def certificate(settings: Settings, folder: Path) -> dict[str, Any] | None:
     if configuration is not None and not re.search(r"^\s*listen\s+[^;#]*\bssl\b", configuration, re.MULTILINE):
         return None
     path = settings.certificate or str(folder / "nginx" / "tls" / "live" / "fullchain.pem")
-    code, out, err = run(["openssl", "x509", "-noout", "-enddate", "-in", path], settings.timeout)
+    code, out, err = run(["openssl", "x509", "-noout", "-enddate", "-in", path], settings.program_timeout)
     try:
         # Like: notAfter=Nov 26 10:00:00 2027 GMT
         ends = calendar.timegm(time.strptime(out.strip().removeprefix("notAfter="), "%b %d %H:%M:%S %Y GMT"))

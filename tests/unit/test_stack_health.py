@@ -416,7 +416,7 @@ def test_a_worker_of_another_release(host: Host) -> None:
     ("answer", "said"),
     [
         ((1, "", "noise\nPostgreSQL does not answer\n"), "the backend cannot tell: PostgreSQL does not answer"),
-        ((124, "", "no answer within 4 s"), "the backend cannot tell: no answer within 4 s"),
+        ((124, "", "no answer within 15 s"), "the backend cannot tell: no answer within 15 s"),
         ((0, "not JSON", ""), "the backend cannot tell: `tradingbot status --json` said 'not JSON'"),
         ((0, "{}", ""), "the backend cannot tell: `tradingbot status --json` said '{}'"),
         ((0, "", ""), "the backend cannot tell: `tradingbot status --json` said 'it said nothing'"),
