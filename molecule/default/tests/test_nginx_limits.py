@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import select
 import ssl
 import time
 from collections import Counter
@@ -218,20 +219,25 @@ def test_few_large_bodies_at_once_and_alerts_beside_them(
     text = host.file("/opt/tradingbot/nginx/conf/nginx.conf").content_string
     (most,) = set(re.findall(r"limit_conn client_large_bodies (\d+);", text))
     path = f"/api/v1/webhooks/tradingview/{new_webhook_token()}"
-    stalled = [connect(https_url) for _ in range(int(most) + 1)]
-    for connection in stalled[:-1]:
+    *stalled, last = [connect(https_url) for _ in range(int(most) + 1)]
+    for connection in stalled:
         connection.putrequest("POST", path)
         connection.putheader("Content-Length", "60000")
         connection.endheaders(b"x" * 20_000)
     deadline = time.monotonic() + 8
-    while (refused := send(stalled[-1], "POST", path, b"x" * 20_000)).status != 503:
-        assert time.monotonic() < deadline, "one more is taken in, though all the others stall"
+    statuses: Counter[int] = Counter()
+    while (refused := send(last, "POST", path, b"x" * 20_000)).status != 503:
+        statuses[refused.status] += 1
+        ended, _, _ = select.select([connection.sock for connection in stalled], [], [], 0)
+        said = [one.recv(200) for one in ended]
+        assert not said, f"of those that stall, {len(ended)} were answered: {said}, after {statuses}"
+        assert time.monotonic() < deadline, f"one more is taken in, though all the others stall: {statuses}"
         # So seldom that it is not the token's rate that refuses it, nor the alert below.
         time.sleep(0.4)
     check_refusal(refused)
     usual = connect(https_url)
     assert send(usual, "POST", path, alert(), Content_Type="application/json").status == 202
-    for connection in [*stalled, usual]:
+    for connection in [*stalled, last, usual]:
         connection.close()
 
 
