@@ -58,6 +58,8 @@ class Stage:
     keeps_host: bool = False
     tests: str = ""
     """What pytest's `-m` selects."""
+    for_a_release: tuple[str, ...] = ()
+    """Options of pytest with `--all` only."""
     deployed: bool = True
     """The tests of its scenario are for a host with the stack, and not for a bare one."""
 
@@ -114,8 +116,10 @@ def stages() -> list[Stage]:
         Stage(
             "backend",
             # Tests of one file share what they make.
-            [["pytest", "-v", "-n", "2", "--dist", "loadfile", "--cov", "--cov-report=term:skip-covered"]],
+            [["pytest", "-v", "-n", "2", "--dist", "loadfile"]],
             folder=BACKEND,
+            # Measuring costs as much processor time as the tests themselves.
+            for_a_release=("--cov", "--cov-report=term:skip-covered"),
         ),
         Stage(
             "molecule newer",
@@ -223,6 +227,7 @@ class Run:
                 # Of the two forms of a report, it is the older one that names the file of a test.
                 options = [f"--junitxml={report}", "-o", "junit_family=xunit1"]
                 options += ["-m", stage.tests] if stage.tests else []
+                options += stage.for_a_release if environment.get("TEST_ALL") else ()
                 told = {
                     "PATH": stage.search_path,
                     "PYTEST_ADDOPTS": f"{environment.get('PYTEST_ADDOPTS', '')} {shlex.join(options)}".strip(),
@@ -450,7 +455,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "-j", "--jobs", type=int, default=min(2, os.cpu_count() or 1), help="stages at once (default: 2)"
     )
-    parser.add_argument("--all", action="store_true", help="kill at all moments, not at some of them: for a release")
+    parser.add_argument("--all", action="store_true", help="for a release: kill at all moments, measure coverage")
     given = parser.parse_args(arguments)
     # `make test STAGES="molecule default"` arrives as two words: a name of a stage is one word with hyphens.
     wanted = [word.replace(" ", "-") for word in given.stage]

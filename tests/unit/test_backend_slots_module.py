@@ -17,6 +17,7 @@ import pytest
 from ansible_collections.tradingbot.stack.plugins.module_utils import slots_engine, target
 from ansible_collections.tradingbot.stack.plugins.module_utils import slots_record as records
 from ansible_collections.tradingbot.stack.plugins.modules import backend_slots
+from forked import module
 
 SLOTS = {"blue": "127.0.0.1", "green": "127.0.0.2"}
 
@@ -25,12 +26,7 @@ def call(folder: Path, check: bool = False, **arguments: Any) -> dict[str, Any]:
     """Run the module as Ansible does, as this user."""
     internal = {"_ansible_check_mode": check, "_ansible_remote_tmp": str(folder)}
     given = {"project_dir": str(folder), "slots": SLOTS} | arguments | internal
-    command = [sys.executable, backend_slots.__file__]
-    words = json.dumps({"ANSIBLE_MODULE_ARGS": given})
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        command, input=words, capture_output=True, text=True, check=False, timeout=60, env=environment
-    )
+    done = module(backend_slots.__file__, json.dumps({"ANSIBLE_MODULE_ARGS": given}))
     return dict(json.loads(done.stdout))
 
 
@@ -184,6 +180,7 @@ def test_a_record_that_cannot_be_written_is_named_with_the_fix(folder: Path, mon
 CALLER = """
 import pathlib, sys, time
 from ansible_collections.tradingbot.stack.plugins.modules import backend_slots
+from forked import module
 
 def work():
     pathlib.Path(sys.argv[1]).write_text("begun")

@@ -6,6 +6,7 @@ import ast
 import hashlib
 import re
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -323,6 +324,7 @@ CASES: dict[str, Case] = {
 }
 
 
+@cache
 def specified(role: str) -> dict[str, Any]:
     found = yaml.safe_load((ROOT / "roles" / role / "meta" / "argument_specs.yml").read_text())
     options: dict[str, Any] = found["argument_specs"]["main"]["options"]
@@ -381,6 +383,7 @@ def literals(path: Path) -> list[str]:
     return [node.value for node in constants if isinstance(node.value, str)]
 
 
+@cache
 def named() -> set[str]:
     """Return the defaults that name something: a path, an address, a network, an image."""
     found: set[str] = set()
@@ -408,12 +411,9 @@ def test_no_default_is_written_a_second_time() -> None:
         path for part in ("tasks", "templates", "vars", "files") for path in (ROOT / "roles").glob(f"*/{part}/**/*")
     ]
     files += [*(ROOT / "playbooks").rglob("*.yml"), *(ROOT / "plugins").rglob("*.py")]
+    read = {str(path.relative_to(ROOT)): literals(path) for path in files if path.is_file()}
     found = {
-        (str(path.relative_to(ROOT)), word)
-        for path in files
-        if path.is_file()
-        for word in named()
-        if any(word in literal for literal in literals(path))
+        (path, word) for path, texts in read.items() for word in named() if any(word in literal for literal in texts)
     }
     assert found - EXAMPLES == set()
 
