@@ -134,12 +134,47 @@ def role_tasks(name: str) -> list[dict[str, Any]]:
     return found
 
 
+def files(**variables: Any) -> dict[str, str]:
+    """Return the files that the role writes."""
+    place = str(ROOT / "roles" / ROLE)
+    known = {"__docker_host_preflight": host(missing_files=[]), "role_path": place, "ansible_search_path": [place]}
+    written: dict[str, str] = evaluate(ROLE, "__docker_host_files", **(known | variables))
+    return written
+
+
+def test_services_that_are_not_there_yet_have_an_empty_definition() -> None:
+    missing = host(missing_files=["/opt/tradingbot/redis/compose.yaml"])
+    written = files(__docker_host_preflight=missing, docker_host_firewall_enabled=False)
+    assert written["/opt/tradingbot/redis/compose.yaml"] == "services: {}\n"
+    assert "/opt/tradingbot/nginx/compose.yaml" not in written
+    assert not [name for name in written if "firewall" in name]
+
+
+@pytest.mark.parametrize(
+    ("facts", "differs"),
+    [
+        ({}, False),
+        ({"unset_sysctls": {"net.ipv4.ip_forward": 1}}, True),
+        ({"docker": {"enabled": False}}, True),
+        ({"docker": {"options_pending": True}}, True),
+        ({"docker": {"options": {}}}, True),
+    ],
+)
+def test_the_engine_is_left_alone_when_nothing_differs(facts: dict[str, Any], differs: bool) -> None:
+    options = evaluate(ROLE, "__docker_host_daemon_options")
+    docker = {"running": True, "enabled": True, "options": options, "options_pending": False}
+    found = {"unset_sysctls": {}} | facts | {"docker": docker | facts.get("docker", {})}
+    assert evaluate(ROLE, "__docker_host_engine_differs", __docker_host_preflight=host(**found)) is differs
+
+
 def test_a_run_that_is_cut_off_leaves_somebody_who_loads_rules_again() -> None:
     steps = [next(str(task[key]) for key in task if "_tasks" in key) for task in role_tasks("main.yml")]
     # The firewall's new unit no longer follows those of others; the units that load it again call the command.
-    assert steps.index("command.yml") < steps.index("rules.yml") < steps.index("firewall.yml")
-    written = next(task["tradingbot.stack.files"]["files"] for task in role_tasks("rules.yml"))
-    assert {"tradingbot-rules.service", "nftables.service.d/tradingbot.conf"} <= set(written)
+    assert steps.index("files.yml") < steps.index("firewall.yml")
+    written = [name.removeprefix("etc/systemd/system/") for name in files()]
+    order = ["usr/local/bin/tradingbot", "tradingbot-rules.service", "tradingbot-firewall.service"]
+    assert [name for name in written if name in order] == order
+    assert "nftables.service.d/tradingbot.conf" in written
     # What is repaired needs the containers' folders and the firewall.
     assert steps[-1] == "network.yml"
 

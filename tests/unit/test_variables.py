@@ -18,12 +18,16 @@ from rendering import ROOT
 PG_COMPOSE, PG_CONF = "postgres postgres/compose.yaml.j2", "postgres postgres/conf/postgresql.conf.j2"
 PG_HBA, PG_SQL = "postgres postgres/conf/pg_hba.conf.j2", "postgres sql/apply.sql.j2"
 PG_RUN = "postgres up.yml: Ensure PostgreSQL is up and healthy"
-PG_DATA, PG_CHECKS = "postgres preflight.yml: Look for existing data", "postgres preflight.yml: Note the problems found"
+PG_DATA, PG_CHECKS = "postgres preflight.yml: Read the version of existing data", "postgres preflight.yml: Note the problems found"
 REDIS_COMPOSE, REDIS_CONF = "redis redis/compose.yaml.j2", "redis redis/conf/redis.conf.j2"
 REDIS_ACL, REDIS_RUN = "redis secrets/redis_acl.j2", "redis run.yml: Ensure Redis is up and healthy"
 LOOK = "docker_host preflight.yml: Look at what the host has and lacks"
 FIREWALL = "docker_host etc/tradingbot/firewall.nft.j2"
 COMMAND = "docker_host etc/tradingbot/command.json.j2"
+FILES = (
+    "docker_host files.yml: Ensure the command `tradingbot`, the units that load rules, the firewall's rules and the"
+    " project are written down"
+)
 PROJECT = "docker_host opt/tradingbot/compose.yaml.j2"
 NETWORK = "docker_host project.yml: Ensure the stack's network is there"
 HEALTH = "playbooks playbooks/tasks/health.yml: Look at services, host, certificate, schema, queue and backup"
@@ -110,7 +114,7 @@ CASES: dict[str, Case] = {
             NGINX_RUN,
             NGINX_FILES,
         ),
-        *(LOOK, COMMAND, HEALTH, "docker_host project.yml: Ensure the project has its folders and names its parts"),
+        *(LOOK, COMMAND, HEALTH, FILES),
         *("docker_host teardown_data.yml: Look for releases of pulled images",),
     ),
     "docker_host_project_name": case(
