@@ -150,6 +150,14 @@ def test_services_that_are_not_there_yet_have_an_empty_definition() -> None:
     assert not [name for name in written if "firewall" in name]
 
 
+def test_the_project_lies_where_it_is_wanted() -> None:
+    elsewhere = {"docker_host_project_dir": "/srv/stack"}
+    assert [name for name in files(**elsewhere) if name.startswith("/")] == ["/srv/stack/compose.yaml", "/srv/stack/.env"]
+    folders = {folder["path"]: folder.get("mode") for folder in evaluate(ROLE, "__docker_host_folders", **elsewhere)}
+    assert folders["/srv/stack/secrets"] == "0700"
+    assert "/srv/stack" in folders
+
+
 @pytest.mark.parametrize(
     ("facts", "differs"),
     [
@@ -224,7 +232,7 @@ def test_the_key_of_the_repository_is_read_without_a_keyring_of_root_s() -> None
     ],
 )
 def test_units_that_flush_rules_have_them_loaded_again(unit: str, commands: set[str]) -> None:
-    text = render(ROLE, f"etc/systemd/system/{unit}.service.d/tradingbot.conf.j2")
+    text = files()[f"etc/systemd/system/{unit}.service.d/tradingbot.conf"]
     lines = [line.partition("=") for line in text.splitlines() if line.startswith("Exec")]
     assert {name for name, _, _ in lines} == commands
     # A start that waited for another unit's would wait for ever: that one comes after it.

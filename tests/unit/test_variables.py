@@ -24,10 +24,6 @@ REDIS_ACL, REDIS_RUN = "redis secrets/redis_acl.j2", "redis run.yml: Ensure Redi
 LOOK = "docker_host preflight.yml: Look at what the host has and lacks"
 FIREWALL = "docker_host etc/tradingbot/firewall.nft.j2"
 COMMAND = "docker_host etc/tradingbot/command.json.j2"
-FILES = (
-    "docker_host files.yml: Ensure the command `tradingbot`, the units that load rules, the firewall's rules and the"
-    " project are written down"
-)
 PROJECT = "docker_host opt/tradingbot/compose.yaml.j2"
 NETWORK = "docker_host project.yml: Ensure the stack's network is there"
 HEALTH = "playbooks playbooks/tasks/health.yml: Look at services, host, certificate, schema, queue and backup"
@@ -114,7 +110,7 @@ CASES: dict[str, Case] = {
             NGINX_RUN,
             NGINX_FILES,
         ),
-        *(LOOK, COMMAND, HEALTH, FILES),
+        *(LOOK, COMMAND, HEALTH),
         *("docker_host teardown_data.yml: Look for releases of pulled images",),
     ),
     "docker_host_project_name": case(
