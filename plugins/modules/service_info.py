@@ -11,7 +11,7 @@ short_description: Tells whether a service's container is up, healthy and as its
 version_added: "0.4.0"
 description:
   - Compares a service's container with what C(docker compose up) would make of it, and changes nothing.
-  - Takes a fifth of the time of C(community.docker.docker_compose_v2), which is needed only when they differ.
+  - With it a play asks Compose, which takes seconds, only when they differ.
 author:
   - The tradingbot.stack maintainers (@tradingbot)
 options:
@@ -51,8 +51,8 @@ EXAMPLES = r"""
 RETURN = r"""
 up_to_date:
   description:
-    - Whether the service has one container, which runs and is healthy, was made of the definition and the image that are
-      there now, and is connected to the networks that are there now.
+    - Whether the service has one container, which runs and is healthy, was made of the definition and the image that
+      are there now, and is connected to the networks that are there now.
     - V(false) also when that cannot be seen.
   returned: always
   type: bool

@@ -152,7 +152,8 @@ def test_services_that_are_not_there_yet_have_an_empty_definition() -> None:
 
 def test_the_project_lies_where_it_is_wanted() -> None:
     elsewhere = {"docker_host_project_dir": "/srv/stack"}
-    assert [name for name in files(**elsewhere) if name.startswith("/")] == ["/srv/stack/compose.yaml", "/srv/stack/.env"]
+    written = [name for name in files(**elsewhere) if name.startswith("/")]
+    assert written == ["/srv/stack/compose.yaml", "/srv/stack/.env"]
     folders = {folder["path"]: folder.get("mode") for folder in evaluate(ROLE, "__docker_host_folders", **elsewhere)}
     assert folders["/srv/stack/secrets"] == "0700"
     assert "/srv/stack" in folders
