@@ -19,7 +19,8 @@ from rendering import ROOT
 PG_COMPOSE, PG_CONF = "postgres postgres/compose.yaml.j2", "postgres postgres/conf/postgresql.conf.j2"
 PG_HBA, PG_SQL = "postgres postgres/conf/pg_hba.conf.j2", "postgres sql/apply.sql.j2"
 PG_RUN = "postgres up.yml: Ensure PostgreSQL is up and healthy"
-PG_DATA, PG_CHECKS = "postgres preflight.yml: Look for existing data", "postgres preflight.yml: Note the problems found"
+PG_DATA = "postgres preflight.yml: Read the version of existing data"
+PG_CHECKS = "postgres preflight.yml: Note the problems found"
 REDIS_COMPOSE, REDIS_CONF = "redis redis/compose.yaml.j2", "redis redis/conf/redis.conf.j2"
 REDIS_ACL, REDIS_RUN = "redis secrets/redis_acl.j2", "redis run.yml: Ensure Redis is up and healthy"
 LOOK = "docker_host preflight.yml: Look at what the host has and lacks"
@@ -111,7 +112,7 @@ CASES: dict[str, Case] = {
             NGINX_RUN,
             NGINX_FILES,
         ),
-        *(LOOK, COMMAND, HEALTH, "docker_host project.yml: Ensure the project has its folders and names its parts"),
+        *(LOOK, COMMAND, HEALTH),
         *("docker_host teardown_data.yml: Look for releases of pulled images",),
     ),
     "docker_host_project_name": case(
