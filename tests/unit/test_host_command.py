@@ -811,6 +811,7 @@ class TestRules:
         monkeypatch.setattr(
             stack_network, "missing_rules", lambda _: look("engine", self.engine, ["port 443 of nginx"], [])
         )
+        monkeypatch.setattr(stack_network, "handover", lambda: "")
         monkeypatch.setattr(
             stack_network,
             "missing_ports",
@@ -892,6 +893,20 @@ class TestRules:
         assert do("rules") == 0
         assert self.changed(host)[-1] == "docker restart tradingbot-nginx-1"
         assert capsys.readouterr().out.splitlines()[-1].endswith("forgotten their ports: tradingbot-nginx-1")
+
+    @pytest.mark.parametrize("alive", [True, False])
+    def test_connections_are_led_to_no_second_nginx_that_is_gone(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], alive: bool
+    ) -> None:
+        ended: list[bool] = []
+        second = container("nginx", one_off=True) | {"Id": "id-second"}
+        second["NetworkSettings"] = {"Networks": {"edge": {"IPAddress": "172.20.0.9" if alive else ""}}}
+        host.containers.append(second)
+        monkeypatch.setattr(stack_network, "handover", lambda: "172.20.0.9")
+        monkeypatch.setattr(stack_network, "end_handover", lambda: ended.append(True))
+        assert do("rules") == 0
+        assert ended == ([] if alive else [True])
+        assert ("gets new connections again" in capsys.readouterr().out) != alive
 
     def test_an_engine_that_does_not_run_is_left_alone(self, host: Host) -> None:
         self.engine = False
