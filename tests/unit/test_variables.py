@@ -148,7 +148,7 @@ CASES: dict[str, Case] = {
     ),
     "docker_host_sysctls": case({"vm.swappiness": 7}, LOOK, reads="vm.swappiness"),
     "docker_host_network_subnet": case("10.77.0.0/24", LOOK, NETWORK, PG_HBA, RELEASE),
-    "docker_host_network_bridge": case("br-other", LOOK, NETWORK),
+    "docker_host_network_bridge": case("br-other", LOOK, NETWORK, FIREWALL),
     "docker_host_firewall_enabled": case(False, "docker_host main.yml: Filter what comes in"),
     "docker_host_firewall_ssh_sources": case(["192.0.2.9"], FIREWALL, LOOK, reads="192.0.2.9"),
     "docker_host_firewall_ssh_port": case(2277, FIREWALL, LOOK, docker_host_firewall_ssh_sources=["192.0.2.9"]),
