@@ -77,7 +77,8 @@ def look(settings: Settings) -> dict[str, Any]:
     folder = Path(settings.project_dir)
     slots = stack_services.read_slots(folder)
     lock = stack_services.deploy_lock()
-    found = stack_services.containers(settings.project, settings.socket)
+    everything = stack_services.containers(settings.project, settings.socket, one_offs=True)
+    found = None if everything is None else [one for one in everything if not stack_services.is_one_off(one)]
     by_service = {stack_services.service_of(one): one for one in found or []}
     with ThreadPoolExecutor(max_workers=8) as pool:
         ask = pool.submit
@@ -128,6 +129,8 @@ def look(settings: Settings) -> dict[str, Any]:
             problems += web_problems(report["web"])
         problems += proxy_problems(report["proxy"], slots, folder) if "nginx" in running else []
     problems += closed
+    if "nginx" in settings.services and not lock:
+        problems += stack_network.replacement_problems(everything or [])
     problems += host_problems(report["host"], settings)
     least = float(settings.limit("disk_free_percent"))
     problems += stack_volumes.volume_problems(report["host"]["volumes"], least)

@@ -106,7 +106,12 @@ def containers(project: str, socket: str = SOCKET, one_offs: bool = False) -> li
         found = list(pool.map(lambda one: target.docker_get(f"/containers/{one['Id']}/json", socket), listed))
     # A container may go between the two questions.
     known = [one for one in found if isinstance(one, dict)]
-    return [one for one in known if one_offs or labels(one).get(f"{LABEL}.oneoff") != "True"]
+    return [one for one in known if one_offs or not is_one_off(one)]
+
+
+def is_one_off(container: dict[str, Any]) -> bool:
+    """Return whether a container is of `docker compose run`."""
+    return labels(container).get(f"{LABEL}.oneoff") == "True"
 
 
 def labels(container: dict[str, Any]) -> dict[str, str]:
@@ -117,6 +122,11 @@ def labels(container: dict[str, Any]) -> dict[str, str]:
 def service_of(container: dict[str, Any]) -> str:
     """Return the Compose service that a container belongs to."""
     return str(labels(container).get(f"{LABEL}.service", container.get("Name", "?").lstrip("/")))
+
+
+def is_second_nginx(container: dict[str, Any]) -> bool:
+    """Return whether a container is the nginx that serves while the service's own is replaced."""
+    return service_of(container) == "nginx" and is_one_off(container)
 
 
 def is_up_to_date(service: str, project_dir: Path, socket: str = SOCKET) -> bool:

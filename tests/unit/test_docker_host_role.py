@@ -263,6 +263,13 @@ def test_firewall_counts_the_web_connections_of_each_sender() -> None:
     assert "jump web_connections" not in none
 
 
+def test_containers_of_the_stack_do_not_reach_link_local_addresses_but_for_names() -> None:
+    known = {"__docker_host_preflight": host(), "docker_host_network_bridge": "br-other"}
+    text = render(ROLE, "etc/tradingbot/firewall.nft.j2", **known)
+    dropped = 'iifname "br-other" ip daddr 169.254.0.0/16 meta l4proto { tcp, udp } th dport != 53 drop'
+    assert text.index(dropped) < text.index('iifname "br-*" accept')
+
+
 def test_firewall_is_one_transaction_that_drops_by_itself() -> None:
     text = render(ROLE, "etc/tradingbot/firewall.nft.j2", __docker_host_preflight=host())
     commands = [line for line in text.splitlines() if line and not line.startswith(("#", " "))]

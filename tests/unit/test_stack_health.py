@@ -146,6 +146,9 @@ class Host:
             "error": "",
         }
         self.asked: list[Any] = []
+        # Where an interrupted replacement of nginx leads its clients.
+        self.led_to = ""
+        monkeypatch.setattr(stack_network, "handover", lambda: self.led_to)
         monkeypatch.setattr(stack_network, "look", self.look_at_network)
         monkeypatch.setattr(stack_services.deploy_lock, "__defaults__", (self.lock, None))
         # The machine that the tests run on may be full.
@@ -405,6 +408,21 @@ def test_a_lock_that_names_nobody_is_none(tmp_path: Path, text: str) -> None:
 def test_a_container_from_before_there_were_slots(host: Host) -> None:
     host.engine.containers.append(container("backend"))
     assert host.problems() == ["backend: its container is left over from before there were slots"]
+
+
+def test_a_replacement_of_nginx_that_was_interrupted(host: Host) -> None:
+    second = {"com.docker.compose.oneoff": "True"}
+    host.engine.containers.append(
+        container("nginx", labels=second) | {"Id": "id-second", "Name": "/tradingbot-nginx-second"}
+    )
+    host.led_to = "172.20.0.9"
+    assert host.problems() == [
+        "nginx's replacement: it was interrupted, and left the container tradingbot-nginx-second",
+        "nginx's replacement: it was interrupted: the table `ip tradingbot_nginx` leads new connections to 172.20.0.9",
+    ]
+    assert [row["service"] for row in host.look()["services"]].count("nginx") == 1
+    host.lock.write_text(json.dumps({"since": time.time(), "who": "somebody"}))
+    assert host.problems() == [], "it goes on"
 
 
 def test_a_worker_of_another_release(host: Host) -> None:

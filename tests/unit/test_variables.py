@@ -46,7 +46,7 @@ MODELS = "backend models.yml: Ensure the models are on the host"
 BACKEND_CHECKS = "backend preflight.yml: Note the problems found"
 NGINX, NGINX_COMPOSE = "nginx conf/nginx.conf.j2", "nginx compose.yaml.j2"
 NGINX_RUN, NGINX_FILES = (
-    "nginx run.yml: Ensure the container runs and is healthy",
+    "nginx run.yml: Ensure nginx's container is as its Compose file says, and healthy",
     "nginx configure.yml: Ensure the configuration that nginx has accepted, the files that it carries and its"
     " Compose definition",
 )
@@ -150,7 +150,7 @@ CASES: dict[str, Case] = {
     ),
     "docker_host_sysctls": case({"vm.swappiness": 7}, LOOK, reads="vm.swappiness"),
     "docker_host_network_subnet": case("10.77.0.0/24", LOOK, NETWORK, PG_HBA, RELEASE),
-    "docker_host_network_bridge": case("br-other", LOOK, NETWORK),
+    "docker_host_network_bridge": case("br-other", LOOK, NETWORK, FIREWALL),
     "docker_host_firewall_enabled": case(False, "docker_host main.yml: Filter what comes in"),
     "docker_host_firewall_ssh_sources": case(["192.0.2.9"], FIREWALL, LOOK, reads="192.0.2.9"),
     "docker_host_firewall_ssh_port": case(2277, FIREWALL, LOOK, docker_host_firewall_ssh_sources=["192.0.2.9"]),
@@ -315,7 +315,7 @@ CASES: dict[str, Case] = {
     "nginx_csp_maintenance": case("default-src 'zz-closed'", NGINX),
     "nginx_worker_processes": case(3, NGINX, reads="worker_processes 3;"),
     "nginx_worker_connections": case(4077, NGINX),
-    "nginx_shutdown_timeout": case(127, NGINX, reads="worker_shutdown_timeout 127s;"),
+    "nginx_shutdown_timeout": case(4127, NGINX, NGINX_RUN),
     "nginx_stop_grace_period": case("37s", NGINX_COMPOSE),
     "nginx_cpus": case("1.7", NGINX_COMPOSE),
     "nginx_memory": case("177m", NGINX_COMPOSE),
