@@ -25,7 +25,12 @@ def run_on(machine: hosts.Host, command: str, stdin: str = "", seconds: float = 
     """Run a shell *command* on the host as root, with *stdin* as its input."""
     remote = ["sudo", "sh", "-c", shlex.quote(command)]
     return subprocess.run(
-        [*hosts.ssh(machine, *SHARED), *remote], input=stdin, check=False, capture_output=True, text=True, timeout=seconds
+        [*hosts.ssh(machine, *SHARED), *remote],
+        input=stdin,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
     )
 
 

@@ -327,11 +327,13 @@ def test_the_stages_of_the_project_fit_together(monkeypatch: pytest.MonkeyPatch)
     names = [one.name for one in found]
     assert len(set(names)) == len(names)
     assert all(set(one.after) <= set(names) for one in found)
-    for kept in (one for one in found if one.keeps_host):
-        (ends,) = [one for one in found if one.scenario == kept.scenario and not one.keeps_host]
-        assert ends.after == (kept.name,)
-        assert ends.name.startswith(kept.name), "who asks for the first by its name gets the second, too"
-        assert {kept.tests, ends.tests} == {"alone", "not alone"}, "together they run all tests"
+    for scenario in {one.scenario for one in found if one.keeps_host}:
+        *kept, ends = [one for one in found if one.scenario == scenario]
+        assert all(one.keeps_host for one in kept)
+        assert not ends.keeps_host
+        assert ends.after == tuple(one.name for one in kept)
+        assert all(one.name.startswith(f"molecule {scenario}") for one in kept), "who asks for one gets the others, too"
+        assert sorted(one.tests for one in [*kept, ends] if one.tests) == ["alone", "not alone"], "they run all tests"
 
 
 def test_the_summary_has_why_the_log_and_the_line(tmp_path: Path) -> None:

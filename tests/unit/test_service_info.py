@@ -113,7 +113,7 @@ def test_without_compose() -> None:
     ("pull", "up_to_date", "asked"),
     [("missing", True, False), ("missing", False, True), ("always", True, True), ("never", True, False)],
 )
-@pytest.mark.parametrize("role", ["postgres", "redis", "nginx"])
+@pytest.mark.parametrize("role", ["postgres", "redis"])
 def test_compose_is_asked_unless_all_is_as_defined(role: str, pull: str, up_to_date: bool, asked: bool) -> None:
     """With `always` the registry may have a newer image, which nobody but Compose looks for."""
     tasks = yaml.safe_load((ROOT / "roles" / role / "tasks" / "run.yml").read_text())
