@@ -33,7 +33,7 @@ BACKEND_BIN = ROOT / ".cache" / "backend-venv" / "bin"
 # How an interrupted stage is ended, and how many seconds it gets each time. SIGINT comes first: pytest removes the
 # containers of its fixtures then, and does not on SIGTERM.
 ENDING = ((signal.SIGINT, 20), (signal.SIGTERM, 5), (signal.SIGKILL, 5))
-WHY_LINES, LOG_LINES = 6, 15
+WHY_LINES, LOG_LINES, SLOWEST = 6, 15, 12
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 # A line of pytest -v, with its outcome before the percentage, or behind it when several processes share the tests.
 OUTCOME = re.compile(
@@ -195,6 +195,8 @@ class Run:
     ended: float | None = None
     passed: int = 0
     failures: list[Failure] = field(default_factory=list)
+    tests: list[tuple[float, str]] = field(default_factory=list)
+    """The seconds of each test, with its name."""
 
     @property
     def log(self) -> Path:
@@ -244,9 +246,10 @@ class Run:
         if stage.scenario and not stage.keeps_host:
             remove_hosts([stage.scenario])
         for report in reports:
-            passed, failures = read_report(report)
+            passed, failures, tests = read_report(report)
             self.passed += passed
             self.failures += failures
+            self.tests += tests
         if failed and not self.failures:
             end = ANSI.sub("", self.log.read_text(errors="replace")).splitlines()[-LOG_LINES:]
             self.failures = [Failure(failed, end, is_test=False)]
@@ -297,12 +300,16 @@ def remove_hosts(names: list[str]) -> None:
     )
 
 
-def read_report(report: Path) -> tuple[int, list[Failure]]:
-    """Return how many tests of a JUnit report passed, and what the others said; a skipped test has not passed."""
+def read_report(report: Path) -> tuple[int, list[Failure], list[tuple[float, str]]]:
+    """Return of a JUnit report how many tests passed, what the others said, and the seconds of each test.
+
+    A skipped test has not passed.
+    """
     if not report.exists():
-        return 0, []
-    passed, failures = 0, []
+        return 0, [], []
+    passed, failures, tests = 0, [], []
     for case in ElementTree.parse(report).getroot().iter("testcase"):
+        tests.append((float(case.get("time", 0)), f"{case.get('file') or ''}::{case.get('name')}"))
         outcomes = [outcome for kind in ("failure", "error", "skipped") for outcome in case.iter(kind)]
         if not outcomes:
             passed += 1
@@ -315,7 +322,7 @@ def read_report(report: Path) -> tuple[int, list[Failure]]:
         inside = classname.removeprefix(file.removesuffix(".py").replace("/", ".")).strip(".")
         test = "::".join([file, *inside.split("."), name] if inside else [file, name] if classname else [file])
         failures.append(Failure(test, [line for line in why.splitlines() if line.strip()][:WHY_LINES]))
-    return passed, failures
+    return passed, failures, tests
 
 
 def again(stage: Stage, failure: Failure, settings: str) -> str:
@@ -426,6 +433,10 @@ def summary(runs: list[Run], seconds: float, settings: str) -> str:
         lines.append(f"{name:<24} {took:>8} {passed:>7} {failed:>7}{note}")
     together = sum(run.seconds for run in runs)
     lines.append(f"{'all':<24} {seconds:>8.0f}   ({together:.0f} s one after the other; {settings})")
+    tests = sorted(((seconds, name, run.stage.name) for run in runs for seconds, name in run.tests), reverse=True)
+    if tests:
+        lines += ["", "SLOWEST TESTS"]
+        lines += [f"{seconds:>8.0f} s  {stage}: {name}" for seconds, name, stage in tests[:SLOWEST]]
     for run in runs:
         for failure in run.failures:
             lines += ["", f"FAILED {run.stage.name}: {failure.name}", *(f"    {line}" for line in failure.why)]

@@ -176,8 +176,9 @@ def test_tests_are_counted_while_they_run(line: str, counted: tuple[int, int]) -
 def test_a_report_is_read_as_what_passed_and_why_the_rest_did_not(tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
     report.write_text(REPORT)
-    passed, failures = read_report(report)
+    passed, failures, tests = read_report(report)
     assert passed == 1
+    assert len(tests) == passed + len(failures)
     assert [(failure.name, failure.why) for failure in failures] == [
         ("tests/unit/test_a.py::TestIt::fails[x]", ["assert 5.2 < 5", " + where"]),
         ("tests/unit/test_b.py::breaks", ["no host"]),
@@ -261,7 +262,7 @@ def test_stages_are_chosen_by_the_beginnings_of_their_names(
 
 
 def test_a_stage_that_left_no_report_has_no_tests(tmp_path: Path) -> None:
-    assert read_report(tmp_path / "none.xml") == (0, [])
+    assert read_report(tmp_path / "none.xml") == (0, [], [])
 
 
 def test_without_a_terminal_a_stage_is_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -343,6 +344,17 @@ def test_the_summary_has_why_the_log_and_the_line(tmp_path: Path) -> None:
     assert [line.split()[:2] for line in said.splitlines()[2:5]] == [["unit", "4"], ["b", "5"], ["all", "6"]]
     assert "(9 s one after the other" in said
     assert "FAILED unit: tests/a.py::b\n    why\n  log:   unit.log\n  again: TEST_SEED=7 " in said
+    assert "SLOWEST" not in said
+
+
+def test_the_summary_names_the_slowest_tests_of_all_stages() -> None:
+    now = time.monotonic()
+    first = Run(stage("unit"), now, now + 4, tests=[(3.4, "a.py::slow"), (0.2, "a.py::quick")])
+    second = Run(stage("host"), now, now + 9, tests=[(8.6, f"b.py::{number}") for number in range(gate.SLOWEST - 1)])
+    lines = summary([first, second], 9.0, "").splitlines()
+    slowest = [line.split() for line in lines[lines.index("SLOWEST TESTS") + 1 :][: gate.SLOWEST]]
+    assert [words[:3] for words in slowest[:-1]] == [["9", "s", "host:"]] * (gate.SLOWEST - 1)
+    assert slowest[-1] == ["3", "s", "unit:", "a.py::slow"]
 
 
 def driven(reports: Path, chosen: str, stdout: int) -> subprocess.Popen[bytes]:
