@@ -70,6 +70,12 @@ CAUSES: tuple[tuple[str, str, str], ...] = (
         "the Docker engine does not answer",
         "`systemctl status docker` on the host says why",
     ),
+    # What Ansible's `command` says, without the folder's name.
+    (
+        r"unable to change directory",
+        "the project's folder is gone",
+        "`site.yml` without --tags makes it again",
+    ),
 )
 _PROGRESS = re.compile(r"\s*(Container|Network|Volume|Image) \S+\s+(?!Error)[A-Z]\w+\s*$")
 # What PostgreSQL, a shell and Docker end with, beside a program's own codes.
