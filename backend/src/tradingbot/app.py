@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
@@ -127,7 +128,9 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
             waker.start()
             await database.open()
             await intake.start()
-            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, LiveProtocol.reconnect_all)
+            # A thread of another program gets no signals.
+            if threading.current_thread() is threading.main_thread():
+                asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, LiveProtocol.reconnect_all)
             try:
                 yield
             finally:
