@@ -402,7 +402,7 @@ def _knock(scheme: str, address: str, port: int, ask: Ask) -> dict[str, Any]:
             host = address or gateway
             found.update(url=f"{scheme}://{host}:{port}", source=source)
             began = time.monotonic()
-            status, text = ask(scheme, host, port, ANSWER_SECONDS) if _connects(host, port) else (0, "no connection")
+            status, text = ask(scheme, host, port, ANSWER_SECONDS) if connects(host, port) else (0, "no connection")
             found.update(status=status, milliseconds=round(1000 * (time.monotonic() - began)))
             found["error"] = "" if status else text
 
@@ -415,7 +415,8 @@ def _knock(scheme: str, address: str, port: int, ask: Ask) -> dict[str, Any]:
     return found
 
 
-def _connects(host: str, port: int) -> bool:
+def connects(host: str, port: int) -> bool:
+    """Return whether somebody listens at an address and port."""
     for seconds in CONNECT_SECONDS:
         try:
             socket.create_connection((host, port), seconds).close()

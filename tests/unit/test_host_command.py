@@ -953,13 +953,26 @@ class TestRules:
         monkeypatch.setattr(stack_network, "end_handover", lambda: ended.append(True))
         assert do("rules") == 0
         assert ended == ([] if alive else [True])
-        assert ("gets new connections again" in capsys.readouterr().out) != alive
+        assert ("own container gets new connections" in capsys.readouterr().out) != alive
 
     def test_an_engine_that_does_not_run_is_left_alone(self, host: Host) -> None:
-        self.engine = False
+        self.engine, host.away = False, True
         host.answers["is-active"] = (3, "inactive\n", "")
         assert do("rules") == 0
         assert self.changed(host) == []
+
+    @pytest.mark.parametrize("alive", [True, False])
+    def test_without_an_engine_a_second_nginx_is_asked_itself(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch, alive: bool
+    ) -> None:
+        """Docker's socket would start an engine that was stopped."""
+        ended: list[bool] = []
+        host.away, host.answers["is-active"] = True, (3, "inactive\n", "")
+        monkeypatch.setattr(stack_network, "handover", lambda: "172.20.0.9")
+        monkeypatch.setattr(stack_network, "end_handover", lambda: ended.append(True))
+        monkeypatch.setattr(stack_network, "connects", lambda *asked: alive and asked == ("172.20.0.9", 8080))
+        assert do("rules") == 0
+        assert ended == ([] if alive else [True])
 
     @pytest.mark.parametrize("words", ["restart docker.service", "docker restart"])
     def test_what_does_not_work_is_told(self, host: Host, words: str, capsys: pytest.CaptureFixture[str]) -> None:

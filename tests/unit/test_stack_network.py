@@ -274,7 +274,7 @@ class TestOutside:
 
         self.open = True
         monkeypatch.setattr(stack_network, "outside", outside)
-        monkeypatch.setattr(stack_network, "_connects", lambda *_: self.open)
+        monkeypatch.setattr(stack_network, "connects", lambda *_: self.open)
         monkeypatch.setattr(stack_network, "host_address", lambda: "203.0.113.7")
 
     def ask(self, scheme: str, host: str, port: int, _: float) -> tuple[int, str]:
