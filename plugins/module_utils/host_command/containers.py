@@ -15,6 +15,7 @@ import urllib.parse
 from typing import NoReturn
 
 from .. import container_failure, stack_health, stack_services, stack_table
+from . import rules
 from .stack import FAILED, OK, USAGE, RefusedError, Stack, become, call, in_container, without_docker
 
 WAIT_SECONDS = "120"
@@ -35,7 +36,10 @@ def up(stack: Stack, given: argparse.Namespace) -> int:
 
 def _start(stack: Stack, services: list[str]) -> int:
     wait = ["--detach", "--no-deps", "--quiet-pull", "--wait", "--wait-timeout", WAIT_SECONDS]
-    if call(stack.compose("up", *wait, *services)) != 0:
+    code = call(stack.compose("up", *wait, *services))
+    if "nginx" in services:
+        rules.end_dead_handover(stack)
+    if code != 0:
         rows = {row["service"]: row for row in stack_services.describe_all(stack.containers())}
         for name in services:
             if not rows.get(name, {}).get("healthy"):
@@ -58,8 +62,21 @@ def down(stack: Stack, given: argparse.Namespace) -> int:
     for some in ([name for name in services if name not in STORES], [name for name in services if name in STORES]):
         if some and call(stack.compose("stop", *some)) != 0:
             return FAILED
+    if "nginx" in services and not _stop_second_nginx(stack):
+        return FAILED
     print("Stopped, also after a reboot, until `tradingbot up`. Data, logs and images are kept.")
     return OK
+
+
+def _stop_second_nginx(stack: Stack) -> bool:
+    """Remove the nginx that an interrupted replacement has left, and what leads clients to it."""
+    for one in stack.containers(one_offs=True):
+        if stack_services.is_second_nginx(one):
+            identity = str(one["Id"])
+            if call(["docker", "stop", identity]) or call(["docker", "rm", "--force", identity]):
+                return False
+    rules.end_dead_handover(stack)
+    return True
 
 
 def restart(stack: Stack, given: argparse.Namespace) -> int:
