@@ -378,6 +378,8 @@ def test_logs_on_a_terminal(host: Host, monkeypatch: pytest.MonkeyPatch, journal
         ([], "--lines=100"),
         (["--tail", "all", "--since", "1h30m"], "--lines=all --since=-1h30m"),
         (["--since", "2026-05-01T08:00:00Z"], "--lines=100 --since=2026-05-01 08:00:00 UTC"),
+        (["--since", "1732700000"], "--lines=100 --since=@1732700000"),
+        (["--since", "1732700000.5"], "--lines=100 --since=@1732700000.5"),
         (["--follow"], "--lines=100 --follow"),
     ],
 )
@@ -405,6 +407,14 @@ def test_lines_of_the_journal_look_like_those_of_compose(
     monkeypatch.setattr(containers, "_plainly", lambda _: 3)
     assert do("logs", "nginx") == 3
     assert capsys.readouterr().out == 'nginx-1  | {"status":200}\n'
+
+
+def test_a_journal_that_cannot_be_read_is_a_failure(
+    host: Host, monkeypatch: pytest.MonkeyPatch, journal: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(containers, "_plainly", lambda _: 0)
+    (tmp_path / "programs" / "journalctl").write_text("#!/bin/sh\nexit 1\n")
+    assert do("logs", "nginx") == 1
 
 
 def test_logs_for_a_file_are_plain(

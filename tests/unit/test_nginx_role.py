@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from rendering import ROOT, evaluate, render, role_variables
+from test_postgres_role import FILE_LOOKS
 
 from tests.leaky_bucket import LeakyBucket, Volley, admitted_in_each
 
@@ -330,6 +331,21 @@ def test_nginx_keeps_websockets_open_until_a_killed_deploy_is_repaired() -> None
     timeout = role_variables("nginx")["nginx_shutdown_timeout"]
     until_the_next_run_is_at_the_slots = 60
     assert timeout >= until_the_next_run_is_at_the_slots + role_variables("backend")["backend_drain_timeout"] + 5
+
+
+@pytest.mark.parametrize(("timeout", "waits"), [(120, 120), (4127, 300)])
+def test_other_changes_of_the_host_do_not_wait_for_a_second_nginx_for_longer_than_they_do(
+    timeout: int, waits: int
+) -> None:
+    (task, _) = yaml.safe_load((ROOT / "roles/nginx/tasks/run.yml").read_text())
+    asked = task["tradingbot.stack.nginx_container"]["stop_timeout"].strip("{} ")
+    assert evaluate("nginx", asked, nginx_shutdown_timeout=timeout) == waits
+
+
+@pytest.mark.parametrize(("said", "failed"), FILE_LOOKS)
+def test_a_certificate_is_missing_only_where_a_file_is_not_there(said: str, failed: bool) -> None:
+    look = yaml.safe_load((ROOT / "roles/nginx/tasks/tls_selfsigned.yml").read_text())[0]
+    assert evaluate("nginx", look["failed_when"], __nginx_live={"failed": True, "msg": said}) == failed
 
 
 @pytest.mark.parametrize(

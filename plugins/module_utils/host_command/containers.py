@@ -101,8 +101,7 @@ def logs(stack: Stack, given: argparse.Namespace) -> int:
     with _journal(given) as running:
         if not given.follow:
             code = show(command)
-            _print_journal(running)
-            return code
+            return _print_journal(running) or code
         threading.Thread(target=_print_journal, args=(running,), daemon=True).start()
         try:
             return show(command)
@@ -115,18 +114,27 @@ def _journal(given: argparse.Namespace) -> subprocess.Popen[str]:
     command = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--identifier={NGINX}", f"--lines={given.tail}"]
     command += ["--follow"] if given.follow else []
     if given.since:
-        # How long ago has a minus there, and a time a blank.
-        ago = re.fullmatch(r"([0-9.]+[a-z]+)+", given.since)
-        command.append(f"--since={f'-{ago[0]}' if ago else given.since.replace('T', ' ').replace('Z', ' UTC')}")
+        command.append(f"--since={_since(given.since)}")
     try:
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace")
     except FileNotFoundError as error:
         raise RefusedError("journalctl", str(error.strerror), "install systemd's journal") from error
 
 
-def _print_journal(running: subprocess.Popen[str]) -> None:
+def _since(moment: str) -> str:
+    """Return a moment as Compose takes it in journalctl's words."""
+    if re.fullmatch(r"([0-9.]+[a-z]+)+", moment):
+        return f"-{moment}"
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", moment):
+        return f"@{moment}"
+    return moment.replace("T", " ").replace("Z", " UTC")
+
+
+def _print_journal(running: subprocess.Popen[str]) -> int:
+    """Print what a reader of the journal reads; return its exit code."""
     for line in running.stdout or ():
         print(f"nginx-1  | {line}", end="", flush=True)
+    return running.wait()
 
 
 def _plainly(command: list[str]) -> int:
