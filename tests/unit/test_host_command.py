@@ -107,6 +107,7 @@ class Host:
         network: dict[str, Any] = {"forwarding": {}, "firewall": "", "rules": [], "flushed_by": [], "outside": None}
         monkeypatch.setattr(stack_network, "look", lambda *_: dict(network))
         monkeypatch.setattr(stack_network, "handover", lambda: "")
+        monkeypatch.setattr(stack_health, "log_problems", lambda _: [])
 
     def record(self, **changes: Any) -> None:
         stored = {"active": "blue", "slots": {"blue": "0.3.0-1", "green": None}, "worker": "0.3.0-1"}
@@ -388,7 +389,8 @@ def test_nginx_logs_into_the_journal_of_the_host(
 ) -> None:
     monkeypatch.setattr(containers, "_plainly", lambda _: wait_for(journal))
     assert do("logs", *arguments, "nginx") == 0
-    words = f"--quiet --no-pager --output=cat --identifier=tradingbot_nginx {asked}"
+    names = "--namespace=tradingbot --identifier=tradingbot_nginx"
+    words = f"{names} --quiet --no-pager --output=cat {asked}"
     assert journal.read_text().split() == words.split()
 
 

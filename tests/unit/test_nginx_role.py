@@ -6,12 +6,14 @@ import base64
 import datetime
 import ipaddress
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
+from ansible_collections.tradingbot.stack.plugins.module_utils import stack_health
 from ansible_collections.tradingbot.stack.plugins.module_utils.host_command import containers
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -122,7 +124,7 @@ def test_tls_is_mozillas_intermediate_6_0() -> None:
     }
 
 
-JOURNAL = "syslog:server=unix:/dev/log,nohostname,tag=tradingbot_nginx"
+JOURNAL = f"syslog:server=unix:{stack_health.NGINX_LOG},nohostname,tag=tradingbot_nginx"
 
 
 def test_no_request_waits_for_who_reads_the_container_s_log() -> None:
@@ -132,8 +134,20 @@ def test_no_request_waits_for_who_reads_the_container_s_log() -> None:
     assert set(re.findall(r"error_log stderr (\w+);", text)) == {"emerg"}, "which is said at a start or reload alone"
     assert JOURNAL.endswith(f"tag={containers.NGINX}")
     (journal,) = [volume for volume in compose()["volumes"] if isinstance(volume, dict)]
-    assert (journal["source"], journal["target"]) == ("/run/systemd/journal/dev-log", "/dev/log")
+    assert journal["source"] == f"/run/systemd/journal.{containers.NAMESPACE}"
+    # The folder, for a socket that is made again is another file.
+    assert journal["target"] == str(Path(stack_health.NGINX_LOG).parent)
+    assert f"systemd-journald@{containers.NAMESPACE}.socket" == stack_health.NGINX_JOURNAL
     assert journal["bind"] == {"create_host_path": False}
+
+
+def test_the_log_is_bounded_apart_from_the_host_s_journal() -> None:
+    (conf, _, restart) = yaml.safe_load((ROOT / "roles/nginx/tasks/journal.yml").read_text())
+    assert list(conf["tradingbot.stack.files"]["files"]) == [f"journald@{containers.NAMESPACE}.conf"]
+    assert restart["when"] == f"{conf['register']} is changed"
+    text = render("nginx", "journald.conf.j2", nginx_log_max_size="7m", nginx_log_max_files=5)
+    assert f"SystemMaxUse={5 * (7 << 20)}\n" in text
+    assert {"Storage=persistent", "ForwardToSyslog=no"} < set(text.splitlines())
 
 
 def test_the_container_neither_swaps_nor_leaves_cores_nor_asks_for_names() -> None:

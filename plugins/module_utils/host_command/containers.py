@@ -21,8 +21,8 @@ from .stack import FAILED, OK, USAGE, RefusedError, Stack, become, call, in_cont
 WAIT_SECONDS = "120"
 # Compose (2.26) begins each line of a log with it.
 ERASE = "\x1b[2K"
-# What nginx's lines are called in the host's journal.
-NGINX = "tradingbot_nginx"
+# The namespace of the host's journal that nginx logs into, and what its lines are called there.
+NAMESPACE, NGINX = "tradingbot", "tradingbot_nginx"
 # Stopped last, so that nothing asks a database that is gone.
 STORES = ("postgres", "redis")
 
@@ -110,8 +110,9 @@ def logs(stack: Stack, given: argparse.Namespace) -> int:
 
 
 def _journal(given: argparse.Namespace) -> subprocess.Popen[str]:
-    """Start a reader of what nginx logs into the host's journal, which is all but why it does not start."""
-    command = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--identifier={NGINX}", f"--lines={given.tail}"]
+    """Start a reader of what nginx logs into its journal, which is all but why it does not start."""
+    command = ["journalctl", f"--namespace={NAMESPACE}", f"--identifier={NGINX}", "--quiet", "--no-pager"]
+    command += ["--output=cat", f"--lines={given.tail}"]
     command += ["--follow"] if given.follow else []
     if given.since:
         command.append(f"--since={_since(given.since)}")
