@@ -104,11 +104,27 @@ async def test_clients_of_every_worker_reconnect_when_the_web_server_is_replaced
     async with serving(tmp_path, 2) as (port, log):
         for _ in range(2):
             closing = [asyncio.create_task(close_code(await listen(port, account))) for _ in range(8)]
-            os.kill(_parent(log), signal.SIGUSR1)
+            for worker in _children(_parent(log)):
+                os.kill(worker, signal.SIGUSR1)
             assert set(await asyncio.wait_for(asyncio.gather(*closing), 20)) == {1012}
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             assert (await client.get("/api/v1/health")).status_code == 200
     assert "died" not in log.read_text()
+
+
+async def test_the_parent_passes_the_signal_on_to_no_worker(
+    tmp_path: Path, account: Account, environment: dict[str, str]
+) -> None:
+    """It would end one that starts, in place of one that has died."""
+    async with serving(tmp_path, 2) as (port, log):
+        closing = [asyncio.create_task(close_code(await listen(port, account))) for _ in range(8)]
+        os.kill(_parent(log), signal.SIGUSR1)
+        closed, _ = await asyncio.wait(closing, timeout=3)
+        assert closed == set()
+
+
+def _children(parent: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
 def _worker(line: str) -> str:

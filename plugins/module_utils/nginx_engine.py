@@ -42,7 +42,7 @@ class Engine:
         self._wait_timeout = wait_timeout
         self._stop_timeout = stop_timeout
         self._project = target.compose_project(project_dir)
-        self._second_name = f"{self._project}-{SERVICE}-second"
+        self._second_name = stack_services.second_nginx_name(self._project)
 
     def _run(self, *command: str) -> str:
         try:
@@ -93,8 +93,8 @@ class Engine:
     def _container(self, which: str) -> dict[str, Any] | None:
         """Return the service's container, or the second one; of two, as a killed Compose leaves, the one that runs."""
         ours = [one for one in self._containers() if stack_services.service_of(one) == SERVICE]
-        found = [one for one in ours if stack_services.is_second_nginx(one) == (which == "second")]
-        return max(found, key=_runs, default=None)
+        is_it = {"own": lambda one: not stack_services.is_one_off(one), "second": stack_services.is_second_nginx}[which]
+        return max(filter(is_it, ours), key=_runs, default=None)
 
     def serves(self, which: str) -> bool:
         """Return whether nginx in a container answers."""

@@ -66,7 +66,7 @@ class Replacement:
             if not self._host.serves("second"):
                 self._host.lead_back()
             if self._host.leads_to_second() and not self._host.serves("own"):
-                self._host.up()
+                self._up()
             self._retire_second()
 
     def run(self) -> bool:
@@ -95,17 +95,29 @@ class Replacement:
             self._host.stop_second()
             raise ChangeError(f"{error}\nThe nginx that ran before serves on.") from error
         self._host.reconnect_clients()
-        try:
-            with self._step("recreate nginx"):
-                self._host.up()
-        except ChangeError as error:
-            raise ChangeError(f"{error}\nThe second nginx serves until the next run of site.yml.") from error
+        with self._step("recreate nginx"):
+            self._up()
         with self._step("lead connections back, and remove the second nginx"):
             self._retire_second()
 
+    def _up(self) -> None:
+        """Recreate or start nginx while the second one serves."""
+        try:
+            self._host.up()
+        except ChangeError as error:
+            if self._host.is_healthy():
+                # As when Compose has failed before it came to the container.
+                self._retire_second()
+                raise ChangeError(f"{error}\nnginx's own container serves, as it is.") from error
+            raise ChangeError(
+                f"{error}\nThe second nginx serves on. Deploys and `tradingbot maintenance` reach it."
+                " Once the cause is mended, site.yml finishes the replacement."
+            ) from error
+
     def _retire_second(self) -> None:
+        led = self._host.leads_to_second()
         self._host.lead_back()
-        if self._host.serves("second"):
+        if led and self._host.serves("second"):
             self._sleep(SETTLE)
             self._host.reconnect_clients()
         self._host.stop_second()

@@ -11,13 +11,19 @@ import re
 import subprocess
 import urllib.parse
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ansible_collections.tradingbot.stack.plugins.module_utils import container_failure, failures, target
+from ansible_collections.tradingbot.stack.plugins.module_utils import (
+    container_failure,
+    failures,
+    stack_services,
+    target,
+)
 from ansible_collections.tradingbot.stack.plugins.module_utils import slots_record as records
 
 PORT = 8001
 ESTABLISHED = "01"
+NO_ENGINE = "the Docker engine does not answer: `systemctl status docker` on the host"
 APPLY = ["sh", "/etc/tradingbot/nginx/apply.sh"]
 THROUGH = ["curl", "--silent", "--show-error", "--fail", "--max-time", "5", "http://127.0.0.1:8081/upstream"]
 
@@ -103,7 +109,7 @@ class Engine:
         resource = f"/containers/json?all=true&filters={urllib.parse.quote(json.dumps(filters))}"
         found = target.docker_get(resource, timeout=self._timeout)
         if found is None:
-            raise records.SlotError("the Docker engine does not answer: `systemctl status docker` on the host")
+            raise records.SlotError(NO_ENGINE)
         return str(found[0]["Id"]) if found else ""
 
     def why(self, service: str) -> str:
@@ -147,16 +153,21 @@ class Engine:
 
     def open_requests(self, slot: str) -> int:
         """Return how many of the web server's connections to a slot are in use by something but a WebSocket."""
-        proxy = self.state("nginx")
-        if proxy is None or not proxy.running:
-            return 0
-        table = Path(f"/proc/{proxy.pid}/net/tcp").read_text()
-        if slot not in self._layout.addresses:
+        proxies = self._proxies()
+        if not proxies or slot not in self._layout.addresses:
             return 0
         wanted = f"{_hexadecimal(self._layout.addresses[slot])}:{PORT:04X}"
-        rows = [line.split() for line in table.splitlines()[1:]]
+        tables = [Path(f"/proc/{proxy['State']['Pid']}/net/tcp").read_text() for proxy in proxies]
+        rows = [line.split() for table in tables for line in table.splitlines()[1:]]
         connections = sum(row[2] == wanted and row[3] == ESTABLISHED for row in rows)
         return max(connections - self._websockets(slot), 0)
+
+    def _proxies(self) -> list[dict[str, Any]]:
+        """Return the web server's containers that run: two when a replacement of it was interrupted."""
+        found = stack_services.containers(self._layout.project, one_offs=True)
+        if found is None:
+            raise records.SlotError(NO_ENGINE)
+        return stack_services.running_nginx(found)
 
     def _websockets(self, slot: str) -> int:
         _, metrics = self.request(slot, "GET", "/metrics")
@@ -198,17 +209,26 @@ class Engine:
         path.parent.mkdir(parents=True, exist_ok=True)
         before = path.read_text() if path.exists() else None
         records.write(path, upstream_text(slot))
-        proxy = self.state("nginx")
-        if not tell or proxy is None or not proxy.running:
+        if not tell:
             return
-        try:
-            self._compose("exec", "-T", "nginx", *APPLY)
-            self._compose("exec", "-T", "nginx", *THROUGH)
-        except records.SlotError:
+        said = self._tell_proxies()
+        if said:
             if before is not None:
                 records.write(path, before)
-            self._run("docker", "compose", "exec", "-T", "nginx", *APPLY)
-            raise
+            self._tell_proxies()
+            raise records.SlotError(said)
+
+    def _tell_proxies(self) -> str:
+        """Have the web server take what is written; return why one of its containers does not, '' when all do."""
+        for proxy in self._proxies():
+            for program in (APPLY, THROUGH):
+                command = ("docker", "exec", str(proxy["Id"]), *program)
+                done = self._run(*command)
+                # One that has ended meanwhile reads it when it starts again.
+                if done.returncode != 0 and stack_services.runs_on(proxy, self._proxies()):
+                    said = failures.described(self._end_of(done.stderr or done.stdout))
+                    return f"`{' '.join(command)}` failed: {said}"
+        return ""
 
     def images(self) -> list[str]:
         """Return the names of the backend's images on this host."""

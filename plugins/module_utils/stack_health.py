@@ -13,6 +13,7 @@ import http.client
 import json
 import os
 import re
+import socket
 import ssl
 import struct
 import subprocess
@@ -44,6 +45,8 @@ SERVICES = ("postgres", "redis", "backend", "worker", "nginx")
 BACKEND_PORT = 8001
 READY = "/api/v1/health/ready"
 INTERNAL = "http://127.0.0.1:8081/configuration"
+# Where nginx logs to, in its container, and the unit that listens there.
+NGINX_LOG, NGINX_JOURNAL = "/run/journal/dev-log", "systemd-journald@tradingbot.socket"
 WEB_ATTEMPTS = 3
 # adjtimex(2): the flag of `status` that nothing keeps the clock in time.
 STA_UNSYNC = 0x40
@@ -128,6 +131,7 @@ def look(settings: Settings) -> dict[str, Any]:
         if "nginx" in running and not report["network"]["rules"]:
             problems += web_problems(report["web"])
         problems += proxy_problems(report["proxy"], slots, folder) if "nginx" in running else []
+        problems += log_problems(by_service["nginx"]) if "nginx" in running else []
     problems += closed
     if "nginx" in settings.services and not lock:
         problems += stack_network.replacement_problems(everything or [])
@@ -483,6 +487,18 @@ def proxy_state(container: dict[str, Any] | None, timeout: float) -> dict[str, A
     if code != 0 or len(words) != 3 or words[2] not in ("0", "1"):
         return {"configuration": "", "active": "", "maintenance": None, "error": last_line(err if code else out)}
     return {"configuration": words[0], "active": words[1], "maintenance": words[2] == "1", "error": ""}
+
+
+def log_problems(container: dict[str, Any], root: Path = target.ROOT) -> Iterator[Problem]:
+    """Yield why nothing reads what nginx logs: datagrams that nobody takes are lost without a word."""
+    # As the container sees it, where another definition or none may have mounted it.
+    seen = root / f"proc/{container['State']['Pid']}/root{NGINX_LOG}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(str(seen))
+        except OSError as error:
+            why = f"its lines are lost: nothing takes them at {NGINX_LOG} in its container ({error.strerror})"
+            yield problem("nginx's log", why, f"run site.yml, or `systemctl restart {NGINX_JOURNAL}`")
 
 
 def proxy_problems(proxy: dict[str, Any] | None, slots: stack_services.Slots, folder: Path) -> Iterator[Problem]:

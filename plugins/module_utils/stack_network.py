@@ -33,7 +33,6 @@ HANDOVER = ("ip", "tradingbot_nginx")
 CONFIRMED = Path("/etc/tradingbot/firewall.confirmed.nft")
 DAEMON_JSON = Path("/etc/docker/daemon.json")
 SYSCTL_FOLDERS = ("etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d", "usr/lib/sysctl.d")
-EVERYWHERE = ("0.0.0.0", "::")
 RULE_LOADERS = ("nftables.service", "netfilter-persistent.service")
 UNCONFIRMED = "no rules were confirmed"
 # What a problem is called, by which the role docker_host knows what to mend.
@@ -242,7 +241,7 @@ def end_handover() -> None:
 
 def replacement_problems(found: list[dict[str, Any]]) -> list[Problem]:
     """Return what an interrupted replacement of nginx has left; *found* are the containers, one-offs included."""
-    fix = "run site.yml, which finishes it or takes it back"
+    fix = "run site.yml, which finishes it or takes it back; `tradingbot rules` removes rules that lead to nobody"
     beside = [str(one["Name"]).lstrip("/") for one in found if stack_services.is_second_nginx(one)]
     told = [problem(REPLACEMENT, f"it was interrupted, and left the container {name}", fix) for name in beside]
     try:
@@ -264,7 +263,7 @@ def networks(container: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def published(container: dict[str, Any]) -> list[tuple[str, int, int]]:
-    """Return address ('' for all), port on the host and port in the container of what a container publishes by TCP."""
+    """Return address ('' for all of IPv4), port on the host and port in the container of what is published by TCP."""
     ports = (container.get("NetworkSettings") or {}).get("Ports") or {}
     found = {
         (binding.get("HostIp") or "", int(binding["HostPort"]), int(inside.removesuffix("/tcp")))
@@ -272,7 +271,7 @@ def published(container: dict[str, Any]) -> list[tuple[str, int, int]]:
         if inside.endswith("/tcp")
         for binding in bindings or []
     }
-    return sorted(("" if address in EVERYWHERE else address, port, inside) for address, port, inside in found)
+    return sorted(("" if address == "0.0.0.0" else address, port, inside) for address, port, inside in found)
 
 
 def missing_rules(containers: list[dict[str, Any]]) -> list[str]:
@@ -402,7 +401,7 @@ def _knock(scheme: str, address: str, port: int, ask: Ask) -> dict[str, Any]:
             host = address or gateway
             found.update(url=f"{scheme}://{host}:{port}", source=source)
             began = time.monotonic()
-            status, text = ask(scheme, host, port, ANSWER_SECONDS) if _connects(host, port) else (0, "no connection")
+            status, text = ask(scheme, host, port, ANSWER_SECONDS) if connects(host, port) else (0, "no connection")
             found.update(status=status, milliseconds=round(1000 * (time.monotonic() - began)))
             found["error"] = "" if status else text
 
@@ -415,7 +414,8 @@ def _knock(scheme: str, address: str, port: int, ask: Ask) -> dict[str, Any]:
     return found
 
 
-def _connects(host: str, port: int) -> bool:
+def connects(host: str, port: int) -> bool:
+    """Return whether somebody listens at an address and port."""
     for seconds in CONNECT_SECONDS:
         try:
             socket.create_connection((host, port), seconds).close()

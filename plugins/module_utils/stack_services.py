@@ -125,8 +125,33 @@ def service_of(container: dict[str, Any]) -> str:
 
 
 def is_second_nginx(container: dict[str, Any]) -> bool:
-    """Return whether a container is the nginx that serves while the service's own is replaced."""
-    return service_of(container) == "nginx" and is_one_off(container)
+    """Return whether a container is the nginx that serves while the service's own is replaced.
+
+    Others of `docker compose run nginx` are an operator's.
+    """
+    project = labels(container).get(f"{LABEL}.project")
+    is_named_so = container.get("Name") == f"/{second_nginx_name(str(project))}"
+    return service_of(container) == "nginx" and is_one_off(container) and is_named_so
+
+
+def second_nginx_name(project: str) -> str:
+    """Return the name of the container that serves while nginx's own is replaced."""
+    return f"{project}-nginx-second"
+
+
+def running_nginx(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the containers of nginx that run and may have clients: the service's own, and the second one.
+
+    Each has to be told of a change of what it has read; one that starts later reads it then.
+    """
+    ours = [one for one in found if service_of(one) == "nginx" and (not is_one_off(one) or is_second_nginx(one))]
+    return [one for one in ours if one["State"].get("Running") and not one["State"].get("Restarting")]
+
+
+def runs_on(container: dict[str, Any], found: list[dict[str, Any]]) -> bool:
+    """Return whether a container is among those *found* later, and has not started again."""
+    was = container["Id"], container["State"].get("Pid")
+    return any((one["Id"], one["State"].get("Pid")) == was for one in found)
 
 
 def is_up_to_date(service: str, project_dir: Path, socket: str = SOCKET) -> bool:

@@ -163,10 +163,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tradingbot.stack.plugins.module_utils import nginx_engine
 from ansible_collections.tradingbot.stack.plugins.module_utils import slots_record as records
 from ansible_collections.tradingbot.stack.plugins.module_utils.host_change import alone, explained, on_its_own
-from ansible_collections.tradingbot.stack.plugins.module_utils.nginx_replacement import Replacement
 from ansible_collections.tradingbot.stack.plugins.module_utils.slots_engine import Engine
 from ansible_collections.tradingbot.stack.plugins.module_utils.slots_switch import FAILURES, READY, Change, Limits
 from ansible_collections.tradingbot.stack.plugins.module_utils.target import (
@@ -246,8 +244,6 @@ def changed_slots(asked: dict[str, Any], layout: records.Layout) -> dict[str, An
     before = facts(layout)
     engine = Engine(layout)
     work = Change(layout, engine, limits(asked))
-    # A second nginx would not be told of another slot.
-    nginx = Replacement(nginx_engine.Engine(layout.project_dir))
     wanted, failure, changed = asked["release"] or before["release"], "", False
     started = time.monotonic()
     try:
@@ -257,9 +253,6 @@ def changed_slots(asked: dict[str, Any], layout: records.Layout) -> dict[str, An
             records.write_release(layout, wanted, asked["about"])
         for name in engine.let_proxy_read():
             work.steps.append({"step": f"let nginx read {name}", "seconds": 0.0, "ok": True})
-        if engine.chosen_slot() is not None:
-            nginx.settle()
-            work.steps += nginx.steps
         work.settle()
         settled = bool(work.steps)
         mark_used(layout, work.record.release)

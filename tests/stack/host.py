@@ -13,6 +13,8 @@ from tests.testbed import hosts
 
 PROJECT = "/opt/tradingbot"
 COMPOSE = f"docker compose --project-directory {PROJECT}"
+# What nginx has logged.
+NGINX_LOG = "journalctl --namespace=tradingbot --identifier=tradingbot_nginx --quiet --output=cat"
 LABEL = "com.docker.compose.project=tradingbot"
 # One connection for all commands: a login takes longer than most of them. One that a reboot has cut is given up.
 SHARED = [

@@ -67,7 +67,7 @@ def main() -> None:
         "docker history": {name: output(f"docker history --no-trunc {name}") for name in images},
         "docker logs": {name: output(f"docker logs {name}") for name in containers},
         "docker compose config": {"project": output("docker compose --project-directory /opt/tradingbot config")},
-        "journal": {"journal": output("journalctl --output=export --no-pager")},
+        "journal": {"journal": output("journalctl --namespace=* --output=export --no-pager")},
         "variables of systemd": {"systemd": output("systemctl show-environment")},
     }
     found = {

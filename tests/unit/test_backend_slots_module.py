@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.tradingbot.stack.plugins.module_utils import host_change, slots_engine, target
+from ansible_collections.tradingbot.stack.plugins.module_utils import (
+    host_change,
+    nginx_engine,
+    slots_engine,
+    stack_services,
+    target,
+)
 from ansible_collections.tradingbot.stack.plugins.module_utils import slots_record as records
 from ansible_collections.tradingbot.stack.plugins.modules import backend_slots
 from forked import module
@@ -134,6 +140,76 @@ def test_a_failure_before_the_slots_is_logged_and_told(folder: Path, monkeypatch
         "tests",
     )
     assert layout.log_file.stat().st_mode & 0o777 == 0o600
+
+
+class TestSecondNginx:
+    """An interrupted replacement of nginx has left a second one, and the definition on disk starts none."""
+
+    @pytest.fixture(autouse=True)
+    def host(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (folder / ".env").write_text("COMPOSE_PROJECT_NAME=tradingbot\n")
+        self.layout = records.Layout(folder, SLOTS)
+        about = {"version": "1.0", "image": "1.0-a", "secrets": []}
+        records.write_release(self.layout, "1.0-a", about)
+        records.write_record(self.layout, records.Record("blue", {"blue": "1.0-a", "green": None}, "1.0-a"))
+        self.layout.upstream_file.parent.mkdir(parents=True)
+        self.layout.upstream_file.write_text(slots_engine.upstream_text("blue"))
+        self.containers = [self.nginx("1"), self.nginx("second", one_off=True)]
+        self.ran: list[list[str]] = []
+        self.refuses: set[str] = set()
+        monkeypatch.setattr(host_change, "RUN_DIR", folder / "run")
+        monkeypatch.setattr(target, "docker_get", self.get)
+        monkeypatch.setattr(subprocess, "run", self.run)
+
+    @staticmethod
+    def nginx(name: str, one_off: bool = False, running: bool = True) -> dict[str, Any]:
+        told = {"project": "tradingbot", "service": "nginx", "oneoff": str(one_off)}
+        labels = {f"com.docker.compose.{key}": value for key, value in told.items()}
+        state = {"Running": running, "Pid": 7}
+        return {"Id": name, "Name": f"/tradingbot-nginx-{name}", "State": state, "Config": {"Labels": labels}}
+
+    def get(self, resource: str, *_: Any, **__: Any) -> Any:
+        if resource.startswith("/containers/json"):
+            return self.containers
+        return next((one for one in self.containers if one["Id"] == resource.split("/")[2]), None)
+
+    def run(self, command: tuple[str, ...], **_: Any) -> subprocess.CompletedProcess[str]:
+        self.ran.append(list(command))
+        return subprocess.CompletedProcess(command, int(command[2] in self.refuses), "", "it says no")
+
+    def test_what_does_not_change_the_slot_touches_no_nginx(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fails(_: Any) -> None:
+            raise host_change.ChangeError("cannot assign requested address")
+
+        for name, answer in (("leads_to_second", True), ("has_second", True), ("lead_back", None)):
+            monkeypatch.setattr(nginx_engine.Engine, name, lambda _, told=answer: told)
+        monkeypatch.setattr(nginx_engine.Engine, "serves", lambda _, which: which == "second")
+        monkeypatch.setattr(nginx_engine.Engine, "up", fails)
+        monkeypatch.setattr(slots_engine.Engine, "state", lambda *_: None)
+        asked = FAILED | {"state": "present", "release": "1.0-a"}
+        assert backend_slots.changed_slots(asked, self.layout).get("msg") is None
+        assert all("nginx" not in command for command in self.ran)
+
+    @pytest.mark.parametrize("own", [True, False])
+    def test_each_nginx_that_runs_is_told_of_a_slot(self, own: bool) -> None:
+        self.containers[0] = self.nginx("1", running=own)
+        self.containers.append(self.nginx("run-1a2b3c", one_off=True))
+        slots_engine.Engine(self.layout).choose_slot("green")
+        told = [command[2] for command in self.ran if command[1] == "exec" and "sh" in command]
+        assert told == (["1", "second"] if own else ["second"]), "and not an operator's container"
+
+    def test_a_choice_that_one_refuses_is_taken_back_in_both(self) -> None:
+        self.refuses.add("second")
+        with pytest.raises(records.SlotError, match="it says no"):
+            slots_engine.Engine(self.layout).choose_slot("green")
+        assert "backend-blue" in self.layout.upstream_file.read_text()
+        assert [command[2] for command in self.ran if "sh" in command] == ["1", "second"] * 2
+
+    def test_one_that_ends_meanwhile_refuses_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.refuses.add("1")
+        monkeypatch.setattr(stack_services, "runs_on", lambda one, _: one["Id"] != "1")
+        slots_engine.Engine(self.layout).choose_slot("green")
+        assert "backend-green" in self.layout.upstream_file.read_text()
 
 
 def test_work_that_is_killed_is_told_apart_from_work_that_failed() -> None:

@@ -44,6 +44,10 @@ IMAGE = "tradingbot-backend:0.3.0-0123456789ab"
 OLD_IMAGE = "tradingbot-backend:0.2.0-0123456789ab"
 
 
+# The nginx that serves while its own container is replaced.
+SECOND = {"Id": "id-second", "Name": "/tradingbot-nginx-second"}
+
+
 def container(service: str, state: str = "running", **more: Any) -> dict[str, Any]:
     """What the engine says of a container."""
     labels = {"com.docker.compose.project": "tradingbot", "com.docker.compose.service": service}
@@ -102,6 +106,8 @@ class Host:
         monkeypatch.setattr(sys, "stdin", io.StringIO())
         network: dict[str, Any] = {"forwarding": {}, "firewall": "", "rules": [], "flushed_by": [], "outside": None}
         monkeypatch.setattr(stack_network, "look", lambda *_: dict(network))
+        monkeypatch.setattr(stack_network, "handover", lambda: "")
+        monkeypatch.setattr(stack_health, "log_problems", lambda _: [])
 
     def record(self, **changes: Any) -> None:
         stored = {"active": "blue", "slots": {"blue": "0.3.0-1", "green": None}, "worker": "0.3.0-1"}
@@ -260,6 +266,32 @@ def test_down_stops_stores_last_and_removes_nothing(host: Host) -> None:
     assert host.compose() == ["stop redis"]
 
 
+def test_down_stops_a_second_nginx_too(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an interrupted replacement leaves it; packets are not led to it any more."""
+    ended: list[bool] = []
+    host.containers += [container("nginx", one_off=True) | SECOND, container("nginx", one_off=True) | {"Id": "id-run"}]
+    monkeypatch.setattr(stack_network, "handover", lambda: "172.20.0.9")
+    monkeypatch.setattr(stack_network, "end_handover", lambda: ended.append(True))
+    assert do("down", "redis") == 0
+    host.called.clear()
+    assert do("down", "nginx") == 0
+    assert [command[1:] for command in host.called[1:]] == [["stop", "id-second"], ["rm", "--force", "id-second"]]
+    assert ended == [True]
+
+
+@pytest.mark.parametrize("verb", ["up", "restart"])
+def test_a_started_nginx_gets_what_was_led_to_one_that_is_gone(
+    host: Host, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    ended: list[bool] = []
+    monkeypatch.setattr(stack_network, "handover", lambda: "172.20.0.9")
+    monkeypatch.setattr(stack_network, "end_handover", lambda: ended.append(True))
+    assert do(verb, "redis") == 0
+    assert ended == []
+    assert do(verb, "nginx") == 0
+    assert ended == [True]
+
+
 @pytest.mark.parametrize(("verb", "fails"), [("up", "up"), ("down", "stop"), ("restart", "restart"), ("restart", "up")])
 def test_what_compose_cannot_do_is_a_failure(host: Host, verb: str, fails: str) -> None:
     host.codes[fails] = 17
@@ -347,6 +379,8 @@ def test_logs_on_a_terminal(host: Host, monkeypatch: pytest.MonkeyPatch, journal
         ([], "--lines=100"),
         (["--tail", "all", "--since", "1h30m"], "--lines=all --since=-1h30m"),
         (["--since", "2026-05-01T08:00:00Z"], "--lines=100 --since=2026-05-01 08:00:00 UTC"),
+        (["--since", "1732700000"], "--lines=100 --since=@1732700000"),
+        (["--since", "1732700000.5"], "--lines=100 --since=@1732700000.5"),
         (["--follow"], "--lines=100 --follow"),
     ],
 )
@@ -355,7 +389,8 @@ def test_nginx_logs_into_the_journal_of_the_host(
 ) -> None:
     monkeypatch.setattr(containers, "_plainly", lambda _: wait_for(journal))
     assert do("logs", *arguments, "nginx") == 0
-    words = f"--quiet --no-pager --output=cat --identifier=tradingbot_nginx {asked}"
+    names = "--namespace=tradingbot --identifier=tradingbot_nginx"
+    words = f"{names} --quiet --no-pager --output=cat {asked}"
     assert journal.read_text().split() == words.split()
 
 
@@ -374,6 +409,14 @@ def test_lines_of_the_journal_look_like_those_of_compose(
     monkeypatch.setattr(containers, "_plainly", lambda _: 3)
     assert do("logs", "nginx") == 3
     assert capsys.readouterr().out == 'nginx-1  | {"status":200}\n'
+
+
+def test_a_journal_that_cannot_be_read_is_a_failure(
+    host: Host, monkeypatch: pytest.MonkeyPatch, journal: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(containers, "_plainly", lambda _: 0)
+    (tmp_path / "programs" / "journalctl").write_text("#!/bin/sh\nexit 1\n")
+    assert do("logs", "nginx") == 1
 
 
 def test_logs_for_a_file_are_plain(
@@ -694,7 +737,7 @@ def test_maintenance_is_written_and_applied(host: Host, capsys: pytest.CaptureFi
         assert do("maintenance", state) == 0
         assert written(host) == f'map "" $maintenance {{ default {value}; }}\n'
         assert f"maintenance is {state}" in capsys.readouterr().out
-    assert host.ran[0] == ["docker", "exec", "id-nginx", "sh", "/etc/tradingbot/nginx/apply.sh"]
+    assert host.ran == [["docker", "exec", "id-nginx", "sh", "/etc/tradingbot/nginx/apply.sh"]] * 2
     path = host.folder / "nginx/live/maintenance.conf"
     assert path.stat().st_mode & 0o777 == 0o644
     assert sorted(one.name for one in path.parent.iterdir()) == ["maintenance.conf", "upstream.conf"]
@@ -707,6 +750,38 @@ def test_what_nginx_does_not_take_is_taken_back(host: Host, capsys: pytest.Captu
     assert written(host) == before
     assert len(host.ran) == 2, "nginx takes the old state again"
     assert "nginx did not take it: nginx does not accept what is on disk" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("own", ["running", "exited"])
+def test_maintenance_reaches_a_second_nginx(host: Host, own: str) -> None:
+    """Clients are led to it while the first is replaced, and for longer when that fails."""
+    host.containers[-1:] = [container("nginx", own), container("nginx", one_off=True) | SECOND]
+    assert do("maintenance", "on") == 0
+    assert [command[2] for command in host.ran] == (["id-nginx"] if own == "running" else []) + ["id-second"]
+    host.ran.clear()
+    host.answers["id-second curl"] = (0, "abc backend-blue 0\n", "")
+    host.answers["id-nginx curl"] = (0, "abc backend-blue 1\n", "")
+    assert do("maintenance", "status") == 1
+    host.answers["exec id-second"] = (1, "", "nginx does not accept what is on disk\n")
+    assert do("maintenance", "off") == 1
+    assert "default 1" in written(host)
+
+
+def test_an_nginx_that_ends_meanwhile_does_not_keep_maintenance_off(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = container("nginx", one_off=True) | SECOND
+    host.containers.append(second)
+
+    def run(command: list[str], timeout: float) -> tuple[int, str, str]:
+        if "id-second" in command:
+            second["State"]["Running"] = False
+            return 1, "", "it is not running"
+        return host.run(command, timeout)
+
+    monkeypatch.setattr(stack_health, "run", run)
+    assert do("maintenance", "on") == 0
+    assert "default 1" in written(host)
 
 
 def test_without_nginx_no_state_is_written(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
@@ -858,7 +933,6 @@ class TestRules:
         monkeypatch.setattr(
             stack_network, "missing_rules", lambda _: look("engine", self.engine, ["port 443 of nginx"], [])
         )
-        monkeypatch.setattr(stack_network, "handover", lambda: "")
         monkeypatch.setattr(
             stack_network,
             "missing_ports",
@@ -946,20 +1020,33 @@ class TestRules:
         self, host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], alive: bool
     ) -> None:
         ended: list[bool] = []
-        second = container("nginx", one_off=True) | {"Id": "id-second"}
+        second = container("nginx", one_off=True) | SECOND
         second["NetworkSettings"] = {"Networks": {"edge": {"IPAddress": "172.20.0.9" if alive else ""}}}
         host.containers.append(second)
         monkeypatch.setattr(stack_network, "handover", lambda: "172.20.0.9")
         monkeypatch.setattr(stack_network, "end_handover", lambda: ended.append(True))
         assert do("rules") == 0
         assert ended == ([] if alive else [True])
-        assert ("gets new connections again" in capsys.readouterr().out) != alive
+        assert ("own container gets new connections" in capsys.readouterr().out) != alive
 
     def test_an_engine_that_does_not_run_is_left_alone(self, host: Host) -> None:
-        self.engine = False
+        self.engine, host.away = False, True
         host.answers["is-active"] = (3, "inactive\n", "")
         assert do("rules") == 0
         assert self.changed(host) == []
+
+    @pytest.mark.parametrize("alive", [True, False])
+    def test_without_an_engine_a_second_nginx_is_asked_itself(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch, alive: bool
+    ) -> None:
+        """Docker's socket would start an engine that was stopped."""
+        ended: list[bool] = []
+        host.away, host.answers["is-active"] = True, (3, "inactive\n", "")
+        monkeypatch.setattr(stack_network, "handover", lambda: "172.20.0.9")
+        monkeypatch.setattr(stack_network, "end_handover", lambda: ended.append(True))
+        monkeypatch.setattr(stack_network, "connects", lambda *asked: alive and asked == ("172.20.0.9", 8080))
+        assert do("rules") == 0
+        assert ended == ([] if alive else [True])
 
     @pytest.mark.parametrize("words", ["restart docker.service", "docker restart"])
     def test_what_does_not_work_is_told(self, host: Host, words: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,7 @@ class FakeHost:
         self.fails: dict[str, str] = {}
         self.kill_after: int | None = None
         self.pulled = False
+        self.compose_works = True
 
     def _do(self, call: str, effect: Callable[[], None], served_meanwhile: bool = True) -> None:
         if call in self.fails:
@@ -51,6 +52,8 @@ class FakeHost:
         return "start" if self.own is None else "" if self.own == self.wanted else "recreate"
 
     def up(self) -> None:
+        if not self.compose_works:
+            raise ChangeError("no such image")
         if self.led:
             self.own = None
             if self.kill_after == len(self.calls) + 1:
@@ -131,12 +134,26 @@ def test_without_a_second_one_the_first_serves_on(host: FakeHost, step: str) -> 
 def test_the_second_one_serves_until_the_first_can_be_recreated(host: FakeHost) -> None:
     host.fails["up"] = "the port is taken"
     for _ in range(2):
-        with pytest.raises(ChangeError, match="the port is taken"):
+        with pytest.raises(ChangeError, match=r"the port is taken\nThe second nginx serves on\..*site.yml finishes"):
             replaced(host)
         assert host.serving == "new"
     host.fails.clear()
     assert replaced(host)
     assert_at_rest(host)
+
+
+def test_a_recreation_that_does_not_come_to_the_container_leaves_no_second_one(host: FakeHost) -> None:
+    host.compose_works = False
+    with pytest.raises(ChangeError, match=r"no such image\nnginx's own container serves, as it is"):
+        replaced(host)
+    assert (host.own, host.second, host.led) == ("old", None, False)
+
+
+def test_clients_reconnect_only_when_they_were_led_to_the_second_one(host: FakeHost) -> None:
+    """As after a kill before that."""
+    host.own = host.second = "new"
+    assert replaced(host)
+    assert host.calls == ["lead back", "stop second"]
 
 
 @pytest.mark.parametrize("moment", range(1, len(CHANGES) + 1))

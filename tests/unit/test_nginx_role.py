@@ -6,18 +6,21 @@ import base64
 import datetime
 import ipaddress
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
+from ansible_collections.tradingbot.stack.plugins.module_utils import stack_health
 from ansible_collections.tradingbot.stack.plugins.module_utils.host_command import containers
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from rendering import ROOT, evaluate, render, role_variables
+from test_postgres_role import FILE_LOOKS
 
 from tests.leaky_bucket import LeakyBucket, Volley, admitted_in_each
 
@@ -121,7 +124,7 @@ def test_tls_is_mozillas_intermediate_6_0() -> None:
     }
 
 
-JOURNAL = "syslog:server=unix:/dev/log,nohostname,tag=tradingbot_nginx"
+JOURNAL = f"syslog:server=unix:{stack_health.NGINX_LOG},nohostname,tag=tradingbot_nginx"
 
 
 def test_no_request_waits_for_who_reads_the_container_s_log() -> None:
@@ -131,8 +134,20 @@ def test_no_request_waits_for_who_reads_the_container_s_log() -> None:
     assert set(re.findall(r"error_log stderr (\w+);", text)) == {"emerg"}, "which is said at a start or reload alone"
     assert JOURNAL.endswith(f"tag={containers.NGINX}")
     (journal,) = [volume for volume in compose()["volumes"] if isinstance(volume, dict)]
-    assert (journal["source"], journal["target"]) == ("/run/systemd/journal/dev-log", "/dev/log")
+    assert journal["source"] == f"/run/systemd/journal.{containers.NAMESPACE}"
+    # The folder, for a socket that is made again is another file.
+    assert journal["target"] == str(Path(stack_health.NGINX_LOG).parent)
+    assert f"systemd-journald@{containers.NAMESPACE}.socket" == stack_health.NGINX_JOURNAL
     assert journal["bind"] == {"create_host_path": False}
+
+
+def test_the_log_is_bounded_apart_from_the_host_s_journal() -> None:
+    (conf, _, restart) = yaml.safe_load((ROOT / "roles/nginx/tasks/journal.yml").read_text())
+    assert list(conf["tradingbot.stack.files"]["files"]) == [f"journald@{containers.NAMESPACE}.conf"]
+    assert restart["when"].startswith(f"{conf['register']}.paths")
+    text = render("nginx", "journald.conf.j2", nginx_log_max_size="7m", nginx_log_max_files=5)
+    assert f"SystemMaxUse={5 * (7 << 20)}\n" in text
+    assert {"Storage=persistent", "ForwardToSyslog=no"} < set(text.splitlines())
 
 
 def test_the_container_neither_swaps_nor_leaves_cores_nor_asks_for_names() -> None:
@@ -330,6 +345,21 @@ def test_nginx_keeps_websockets_open_until_a_killed_deploy_is_repaired() -> None
     timeout = role_variables("nginx")["nginx_shutdown_timeout"]
     until_the_next_run_is_at_the_slots = 60
     assert timeout >= until_the_next_run_is_at_the_slots + role_variables("backend")["backend_drain_timeout"] + 5
+
+
+@pytest.mark.parametrize(("timeout", "waits"), [(120, 120), (4127, 300)])
+def test_other_changes_of_the_host_do_not_wait_for_a_second_nginx_for_longer_than_they_do(
+    timeout: int, waits: int
+) -> None:
+    (task, _) = yaml.safe_load((ROOT / "roles/nginx/tasks/run.yml").read_text())
+    asked = task["tradingbot.stack.nginx_container"]["stop_timeout"].strip("{} ")
+    assert evaluate("nginx", asked, nginx_shutdown_timeout=timeout) == waits
+
+
+@pytest.mark.parametrize(("said", "failed"), FILE_LOOKS)
+def test_a_certificate_is_missing_only_where_a_file_is_not_there(said: str, failed: bool) -> None:
+    look = yaml.safe_load((ROOT / "roles/nginx/tasks/tls_selfsigned.yml").read_text())[0]
+    assert evaluate("nginx", look["failed_when"], __nginx_live={"failed": True, "msg": said}) == failed
 
 
 @pytest.mark.parametrize(

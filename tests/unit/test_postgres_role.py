@@ -28,6 +28,22 @@ ABSENT: dict[str, Any] = {
 }
 
 
+FILE_LOOKS = [
+    ("file not found: /opt/x", False),
+    ("File not found: /opt/x", False),
+    ("The module interpreter '/usr/bin/python3.99' was not found.", True),
+    ("sudo: command not found", True),
+    ("file is not readable: /opt/x", True),
+]
+
+
+@pytest.mark.parametrize(("said", "failed"), FILE_LOOKS)
+def test_there_is_no_data_only_where_a_file_is_not_there(said: str, failed: bool) -> None:
+    """In the words of ansible-core's slurp, before 2.19 and since; a host that cannot be asked has no such words."""
+    look = yaml.safe_load((ROOT / "roles/postgres/tasks/preflight.yml").read_text())[0]["block"][0]
+    assert evaluate("postgres", look["failed_when"], __postgres_data_version={"failed": True, "msg": said}) == failed
+
+
 def fragment(**variables: Any) -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load(render("postgres", "postgres/compose.yaml.j2", **SECRETS, **variables))
     return found

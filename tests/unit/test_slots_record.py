@@ -135,11 +135,13 @@ def test_open_requests_are_the_connections_that_are_no_websockets(
     layout: records.Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blue, green, established, closing = "FBFF14AC", "FCFF14AC", "01", "06"
-    pairs = [(blue, established)] * 5 + [(green, established)] * 2 + [(blue, closing)] * 3
+    pairs = [(blue, established)] * 4 + [(green, established)] * 2 + [(blue, closing)] * 3
     table = "\n".join([Table.HEADER, *(Table.ROW.format(address=a, state=s) for a, s in pairs)])
+    second = "\n".join([Table.HEADER, Table.ROW.format(address=blue, state=established)])
     host = engine.Engine(layout)
-    monkeypatch.setattr(host, "state", lambda service: engine.State(True, 0, 77))
-    monkeypatch.setattr(Path, "read_text", lambda self: {"/proc/77/net/tcp": table}[str(self)])
+    monkeypatch.setattr(host, "_proxies", lambda: [{"State": {"Pid": 77}}, {"State": {"Pid": 78}}])
+    tables = {"/proc/77/net/tcp": table, "/proc/78/net/tcp": second}
+    monkeypatch.setattr(Path, "read_text", lambda self: tables[str(self)])
     metrics = "# TYPE tradingbot_websocket_connections gauge\ntradingbot_websocket_connections 3.0\n"
     monkeypatch.setattr(host, "request", lambda slot, method, path: (200, metrics))
     assert host.open_requests("blue") == 2

@@ -7,6 +7,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import socket
 import socketserver
 import subprocess
 import sys
@@ -150,6 +151,9 @@ class Host:
         self.led_to = ""
         monkeypatch.setattr(stack_network, "handover", lambda: self.led_to)
         monkeypatch.setattr(stack_network, "look", self.look_at_network)
+        # Where nginx logs to is seen through its process, of which there is none.
+        self.log: list[dict[str, str]] = []
+        monkeypatch.setattr(stack_health, "log_problems", lambda _: self.log)
         monkeypatch.setattr(stack_services.deploy_lock, "__defaults__", (self.lock, None))
         # The machine that the tests run on may be full.
         space = {"path": str(folder), "free_mb": 900, "free_percent": 50.0, "free_inodes_percent": 50.0}
@@ -423,6 +427,34 @@ def test_a_replacement_of_nginx_that_was_interrupted(host: Host) -> None:
     assert [row["service"] for row in host.look()["services"]].count("nginx") == 1
     host.lock.write_text(json.dumps({"since": time.time(), "who": "somebody"}))
     assert host.problems() == [], "it goes on"
+
+
+LOOK_AT_LOG = stack_health.log_problems
+
+
+def test_nginx_logs_where_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container of before this journal, or of another start of its socket."""
+    web, seen = {"State": {"Pid": 7}}, tmp_path / "proc/7/root/run/journal"
+    seen.mkdir(parents=True)
+    # A path of a socket is short.
+    monkeypatch.chdir(tmp_path)
+
+    def why() -> list[str]:
+        return [one["why"] for one in LOOK_AT_LOG(web, Path())]
+
+    lost = "its lines are lost: nothing takes them at /run/journal/dev-log in its container"
+    assert why() == [f"{lost} (No such file or directory)"]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind("proc/7/root/run/journal/dev-log")
+        assert why() == []
+    assert why() == [f"{lost} (Connection refused)"]
+
+
+def test_a_log_that_is_lost_is_a_problem(host: Host) -> None:
+    host.log = [stack_services.problem("nginx's log", "its lines are lost", "run site.yml")]
+    assert host.problems() == ["nginx's log: its lines are lost"]
+    host.replace("nginx", container("nginx", "exited"))
+    assert not any(one.startswith("nginx's log") for one in host.problems())
 
 
 def test_a_worker_of_another_release(host: Host) -> None:

@@ -101,6 +101,14 @@ def test_a_port_needs_each_rule_of_nftables(rules: Rules, words: str) -> None:
     assert stack_network.missing_rules([nginx("0.0.0.0")]) == ["port 443 of nginx"]
 
 
+def test_what_is_published_over_ipv6_alone_needs_none_of_ipv4(rules: Rules) -> None:
+    rules.iptables = ""
+    rules.nftables = "table ip other {\n}\n"
+    assert stack_network.missing_ports(nginx("::")) == []
+    assert stack_network.missing_ports(nginx("0.0.0.0", "::")) == ["port 443 of nginx"]
+    assert stack_network.published(nginx("0.0.0.0", "::")) == [("", 443, 8443), ("::", 443, 8443)]
+
+
 def test_rules_for_another_address_are_no_rules(rules: Rules) -> None:
     rules.iptables = IPTABLES.replace("172.20.0.2", "172.20.0.22")
     assert stack_network.missing_rules([nginx("0.0.0.0")]) == ["port 443 of nginx"]
@@ -274,7 +282,7 @@ class TestOutside:
 
         self.open = True
         monkeypatch.setattr(stack_network, "outside", outside)
-        monkeypatch.setattr(stack_network, "_connects", lambda *_: self.open)
+        monkeypatch.setattr(stack_network, "connects", lambda *_: self.open)
         monkeypatch.setattr(stack_network, "host_address", lambda: "203.0.113.7")
 
     def ask(self, scheme: str, host: str, port: int, _: float) -> tuple[int, str]:

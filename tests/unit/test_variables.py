@@ -315,7 +315,7 @@ CASES: dict[str, Case] = {
     "nginx_csp_maintenance": case("default-src 'zz-closed'", NGINX),
     "nginx_worker_processes": case(3, NGINX, reads="worker_processes 3;"),
     "nginx_worker_connections": case(4077, NGINX),
-    "nginx_shutdown_timeout": case(4127, NGINX, NGINX_RUN),
+    "nginx_shutdown_timeout": case(217, NGINX, NGINX_RUN),
     "nginx_stop_grace_period": case("37s", NGINX_COMPOSE),
     "nginx_cpus": case("1.7", NGINX_COMPOSE),
     "nginx_memory": case("177m", NGINX_COMPOSE),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 import requests
 
-from tests.stack.host import COMPOSE, inspect
+from tests.stack.host import COMPOSE, NGINX_LOG, inspect
 from tests.stack.plays import apply_role
 
 CONFIGURATION = "/opt/tradingbot/nginx/conf/nginx.conf"
 LIVE = "/opt/tradingbot/nginx/live"
+SOCKET = "systemd-journald@tradingbot.socket"
 APPLY = "sh /etc/tradingbot/nginx/apply.sh"
 
 
@@ -42,8 +44,46 @@ def test_it_answers_while_nobody_reads_what_containers_print(host: Any, https_ur
         assert {answer.status_code for answer in answers} == {200}
         assert max(answer.elapsed.total_seconds() for answer in answers) < 3
         asked = {answer.headers["X-Request-ID"] for answer in answers}
-        logged = host.check_output("journalctl --quiet --output=cat --identifier=tradingbot_nginx --lines=5000")
+        logged = host.check_output(f"{NGINX_LOG} --lines=5000")
         assert asked <= {json.loads(line).get("request_id") for line in logged.splitlines() if line.startswith("{")}
+
+
+def test_its_log_is_apart_from_the_host_s_journal_and_outlives_a_restart_of_its_socket(
+    host: Any, https_url: str
+) -> None:
+    client = requests.Session()
+    client.verify = client.trust_env = False
+
+    def asked() -> str:
+        return str(client.get(f"{https_url}/static/index.html", timeout=10).headers["X-Request-ID"])
+
+    def is_logged(identity: str) -> bool:
+        until = time.monotonic() + 20
+        while identity not in host.check_output(f"{NGINX_LOG} --lines=500"):
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.2)
+        return True
+
+    with host.sudo():
+        host.run_expect([0], f"systemctl is-enabled {SOCKET}")
+        first = asked()
+        assert is_logged(first)
+        assert first not in host.check_output("journalctl --quiet --output=cat --lines=2000")
+        bound = host.check_output("systemd-analyze cat-config systemd/journald@tradingbot.conf")
+        assert f"SystemMaxUse={3 * (10 << 20)}" in bound
+        host.run_expect([0], f"systemctl restart {SOCKET}")
+        # A worker sees at its first line that nobody takes it any more, and looks for who does.
+        asked()
+        assert is_logged(asked())
+        host.run_expect([0], f"systemctl stop {SOCKET}")
+        try:
+            told = json.loads(host.run("tradingbot health --json").stdout)
+            assert "nginx's log" in {one["what"] for one in told["problems"]}
+        finally:
+            host.run_expect([0], f"systemctl start {SOCKET}")
+        asked()
+        assert is_logged(asked())
 
 
 def test_a_new_configuration_is_a_reload(host: Any, https_url: str) -> None:

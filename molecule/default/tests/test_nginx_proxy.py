@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from tests.stack.api import live_events
-from tests.stack.host import COMPOSE
+from tests.stack.host import COMPOSE, NGINX_LOG
 
 WEBHOOKS = "/api/v1/webhooks/tradingview"
 SECURITY_HEADERS = {
@@ -79,9 +79,7 @@ def send_line(url: str, line: str) -> Answer:
 def logs(host: Any) -> str:
     """Return all that nginx wrote, access and errors."""
     with host.sudo():
-        return str(
-            host.check_output(f"journalctl --quiet --output=cat --identifier=tradingbot_nginx; {COMPOSE} logs nginx")
-        )
+        return str(host.check_output(f"{NGINX_LOG}; {COMPOSE} logs nginx"))
 
 
 def check_security_headers(headers: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.load import ledger
 from tests.stack.deployments import Loaded, nobody_noticed
-from tests.stack.host import output_of, services
+from tests.stack.host import NGINX_LOG, output_of, services
 from tests.stack.plays import SITE, succeeds
 from tests.testbed import hosts
 
@@ -48,9 +48,6 @@ def local_client(machine: hosts.Host) -> Iterator[subprocess.Popen[str]]:
     client.wait(10)
 
 
-LOGGED = "journalctl --quiet --output=cat --identifier=tradingbot_nginx"
-
-
 def test_nginx_is_recreated_and_nobody_notices(
     machine: hosts.Host,
     inventory: str,
@@ -77,7 +74,7 @@ def test_nginx_is_recreated_and_nobody_notices(
     nothing_is_left(machine)
     # Whichever of the three answers, clients keep their addresses; one on the host itself has the bridge's.
     outside = f"{machine.address.rpartition('.')[0]}.1"
-    lines = output_of(machine, f"{LOGGED} --since @{began}").splitlines()
+    lines = output_of(machine, f"{NGINX_LOG} --since @{began}").splitlines()
     clients = Counter(json.loads(line)["client"] for line in lines if line.startswith("{"))
     assert {name for name, count in clients.items() if count > 5} == {outside, "172.20.0.1"}, clients
     assert succeeds(inventory, SITE, "--tags", "nginx", "-e", f"nginx_memory={memory}m").changed == 0

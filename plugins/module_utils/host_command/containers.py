@@ -15,13 +15,14 @@ import urllib.parse
 from typing import NoReturn
 
 from .. import container_failure, stack_health, stack_services, stack_table
+from . import rules
 from .stack import FAILED, OK, USAGE, RefusedError, Stack, become, call, in_container, without_docker
 
 WAIT_SECONDS = "120"
 # Compose (2.26) begins each line of a log with it.
 ERASE = "\x1b[2K"
-# What nginx's lines are called in the host's journal.
-NGINX = "tradingbot_nginx"
+# The namespace of the host's journal that nginx logs into, and what its lines are called there.
+NAMESPACE, NGINX = "tradingbot", "tradingbot_nginx"
 # Stopped last, so that nothing asks a database that is gone.
 STORES = ("postgres", "redis")
 
@@ -35,7 +36,10 @@ def up(stack: Stack, given: argparse.Namespace) -> int:
 
 def _start(stack: Stack, services: list[str]) -> int:
     wait = ["--detach", "--no-deps", "--quiet-pull", "--wait", "--wait-timeout", WAIT_SECONDS]
-    if call(stack.compose("up", *wait, *services)) != 0:
+    code = call(stack.compose("up", *wait, *services))
+    if "nginx" in services:
+        rules.end_dead_handover(stack)
+    if code != 0:
         rows = {row["service"]: row for row in stack_services.describe_all(stack.containers())}
         for name in services:
             if not rows.get(name, {}).get("healthy"):
@@ -58,8 +62,21 @@ def down(stack: Stack, given: argparse.Namespace) -> int:
     for some in ([name for name in services if name not in STORES], [name for name in services if name in STORES]):
         if some and call(stack.compose("stop", *some)) != 0:
             return FAILED
+    if "nginx" in services and not _stop_second_nginx(stack):
+        return FAILED
     print("Stopped, also after a reboot, until `tradingbot up`. Data, logs and images are kept.")
     return OK
+
+
+def _stop_second_nginx(stack: Stack) -> bool:
+    """Remove the nginx that an interrupted replacement has left, and what leads clients to it."""
+    for one in stack.containers(one_offs=True):
+        if stack_services.is_second_nginx(one):
+            identity = str(one["Id"])
+            if call(["docker", "stop", identity]) or call(["docker", "rm", "--force", identity]):
+                return False
+    rules.end_dead_handover(stack)
+    return True
 
 
 def restart(stack: Stack, given: argparse.Namespace) -> int:
@@ -84,8 +101,7 @@ def logs(stack: Stack, given: argparse.Namespace) -> int:
     with _journal(given) as running:
         if not given.follow:
             code = show(command)
-            _print_journal(running)
-            return code
+            return _print_journal(running) or code
         threading.Thread(target=_print_journal, args=(running,), daemon=True).start()
         try:
             return show(command)
@@ -94,22 +110,32 @@ def logs(stack: Stack, given: argparse.Namespace) -> int:
 
 
 def _journal(given: argparse.Namespace) -> subprocess.Popen[str]:
-    """Start a reader of what nginx logs into the host's journal, which is all but why it does not start."""
-    command = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--identifier={NGINX}", f"--lines={given.tail}"]
+    """Start a reader of what nginx logs into its journal, which is all but why it does not start."""
+    command = ["journalctl", f"--namespace={NAMESPACE}", f"--identifier={NGINX}", "--quiet", "--no-pager"]
+    command += ["--output=cat", f"--lines={given.tail}"]
     command += ["--follow"] if given.follow else []
     if given.since:
-        # How long ago has a minus there, and a time a blank.
-        ago = re.fullmatch(r"([0-9.]+[a-z]+)+", given.since)
-        command.append(f"--since={f'-{ago[0]}' if ago else given.since.replace('T', ' ').replace('Z', ' UTC')}")
+        command.append(f"--since={_since(given.since)}")
     try:
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace")
     except FileNotFoundError as error:
         raise RefusedError("journalctl", str(error.strerror), "install systemd's journal") from error
 
 
-def _print_journal(running: subprocess.Popen[str]) -> None:
+def _since(moment: str) -> str:
+    """Return a moment as Compose takes it in journalctl's words."""
+    if re.fullmatch(r"([0-9.]+[a-z]+)+", moment):
+        return f"-{moment}"
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", moment):
+        return f"@{moment}"
+    return moment.replace("T", " ").replace("Z", " UTC")
+
+
+def _print_journal(running: subprocess.Popen[str]) -> int:
+    """Print what a reader of the journal reads; return its exit code."""
     for line in running.stdout or ():
         print(f"nginx-1  | {line}", end="", flush=True)
+    return running.wait()
 
 
 def _plainly(command: list[str]) -> int:

@@ -18,6 +18,8 @@ TIMEOUT = 120.0
 LOOK_PAUSES = (0.0, 1.0, 3.0)
 FIREWALL = "tradingbot-firewall.service"
 ENGINE = "docker.service"
+# Of nginx in its container.
+PLAIN_PORT = 8080
 
 
 def rules(stack: Stack, _: argparse.Namespace) -> int:
@@ -39,14 +41,26 @@ def end_dead_handover(stack: Stack) -> None:
     """
     try:
         address = stack_network.handover()
-        there = [one for one in stack.containers(one_offs=True) if stack_services.is_second_nginx(one)]
-        alive = {net.get("IPAddress") for one in there for net in stack_network.networks(one)}
-        if address and address not in alive:
+        if address and not is_second(stack, address):
             stack_network.end_handover()
-            print("nginx gets new connections again: the second one, of an interrupted replacement, is gone")
+            print("nginx's own container gets new connections: the second one, of an interrupted replacement, is gone")
     except stack_network.LookError as error:
         fix = f"`nft delete table {' '.join(stack_network.HANDOVER)}`, when no site.yml runs"
         raise RefusedError(stack_network.REPLACEMENT, str(error), fix) from error
+
+
+def is_second(stack: Stack, address: str) -> bool:
+    """Return whether a second nginx has an address."""
+    if not engine_runs():
+        # Not asked: its socket would start it. Containers may run without it (live-restore).
+        return stack_network.connects(address, PLAIN_PORT)
+    there = [one for one in stack.containers(one_offs=True) if stack_services.is_second_nginx(one)]
+    return address in {net.get("IPAddress") for one in there for net in stack_network.networks(one)}
+
+
+def engine_runs() -> bool:
+    """Return whether the engine runs, or is about to."""
+    return run(["systemctl", "is-active", ENGINE], TIMEOUT)[1].strip() not in ("inactive", "failed", "unknown")
 
 
 def load_firewall() -> None:
@@ -66,7 +80,7 @@ def load_firewall() -> None:
 
 def load_engine_rules(stack: Stack) -> None:
     """Have the engine write its rules again where they are gone. Raises RefusedError when they stay away."""
-    if run(["systemctl", "is-active", ENGINE], TIMEOUT)[1].strip() in ("inactive", "failed", "unknown"):
+    if not engine_runs():
         print("Docker does not run; it writes its rules when it starts")
         return
     # Rules that are flushed while the engine starts are lost to it; so it is not stopped in that.
