@@ -13,6 +13,7 @@ from tradingbot.core.models import utc_now
 from tradingbot.core.settings import Settings
 from tradingbot.exchanges.base import (
     CredentialsError,
+    MarketLimits,
     NotSentError,
     OrderReport,
     OrderRequest,
@@ -60,6 +61,7 @@ class FakeExchange:
     holds: Decimal | None = None
     worth: Decimal | None = Decimal(10000)
     least: Decimal = Decimal(0)
+    shorts: bool = True
     closed: int = 0
 
     async def place(self, order: OrderRequest) -> OrderReport:
@@ -115,9 +117,9 @@ class FakeExchange:
         """Gives `worth`."""
         return self.worth
 
-    async def least_quantity(self, symbol: str, price: Decimal | None) -> Decimal:
-        """Gives `least`."""
-        return self.least
+    async def limits(self, symbol: str) -> MarketLimits:
+        """Return `least` and `shorts`."""
+        return MarketLimits(min_quantity=self.least, shorts=self.shorts)
 
     async def check_credentials(self) -> None:
         """Likes all."""

@@ -18,8 +18,19 @@ def for_key(user_id: UUID, key: str) -> str:
     return _name("key", f"{user_id}:{key}")
 
 
+def for_part(name: str, number: int) -> str:
+    """Return the name of the order that goes on, for the `number`-th time, with what the named one closes."""
+    return f"{name}-{number}"
+
+
+def is_part(name: str) -> bool:
+    """Return whether the named order goes on with another one."""
+    return "-" in name
+
+
 def _name(kind: str, cause: str) -> str:
-    """`tb` and 150 bits of SHA-256 in lower-case base32: fits `^[.A-Z:/a-z0-9_-]{1,36}$`, Binance's pattern.
+    """`tb` and 150 bits of SHA-256 in lower-case base32: fits `^[.A-Z:/a-z0-9_-]{1,36}$`, Binance's pattern,
+    with room for `-999`.
 
     Source: Binance Spot API documentation, "New order", parameter newClientOrderId.
     """

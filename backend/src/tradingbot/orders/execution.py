@@ -12,13 +12,14 @@ from tradingbot.core.settings import Settings
 from tradingbot.exchanges.base import CredentialsError, ExchangeError, NotSentError
 from tradingbot.inference.registry import ModelRegistry
 from tradingbot.orders import repository
-from tradingbot.orders.changes import Changing
+from tradingbot.orders.changes import Changes, Changing
 from tradingbot.orders.decision import Decider
 from tradingbot.orders.exchange_pool import ExchangePool
 from tradingbot.orders.models import OrderState
 from tradingbot.orders.outcome import DONE, Later, Outcome, Steps, no_steps
 from tradingbot.orders.placing import Placer, fail
 from tradingbot.outbox.models import OutboxRow, Task
+from tradingbot.risk.sizing import may_close
 
 log = structlog.stdlib.get_logger("tradingbot.orders")
 
@@ -46,11 +47,22 @@ class Executor:
         )
 
     async def work(self, row: OutboxRow) -> Outcome:
-        """Gives what came of the row.
+        """Gives what came of the row; people are told of an exit that does not get out.
 
         Raises:
             UnavailableError: PostgreSQL is away; nothing is lost by that.
         """
+        outcome = await self._work(row)
+        attempt = row.attempts + 1
+        # With the first attempt, the second, the fourth and so on.
+        if isinstance(outcome, Later) and outcome.stuck is not None and attempt & row.attempts == 0:
+            text = (
+                f"{outcome.reason}. Attempt {attempt}; it goes on until it is done or its order is cancelled."
+            )
+            self._changing.notifier.notify("failure", f"{outcome.stuck}: an exit does not get out", text)
+        return outcome
+
+    async def _work(self, row: OutboxRow) -> Outcome:
         try:
             return await self._task(row)
         except UnavailableError:
@@ -75,13 +87,17 @@ class Executor:
             raise ValueError("a row of the outbox has nothing to work on")
         if row.task == Task.CANCEL:
             return self._cancel(row.order_id)
-        return self.placer.place(row.order_id, row.created_at)
+        return self._place(row, row.order_id)
 
     async def _signal(self, row: OutboxRow, signal_id: UUID) -> Outcome:
         decision = await self._decider.decide(row, signal_id)
         if isinstance(decision, Later):
             return decision
-        return DONE if decision is None else await self.placer.place(decision, row.created_at)
+        return DONE if decision is None else await self._place(row, decision)
+
+    async def _place(self, row: OutboxRow, order_id: UUID) -> Outcome:
+        outcome = await self.placer.place(order_id, row.created_at)
+        return outcome if isinstance(outcome, Later) else await self.placer.finish(order_id)
 
     async def _cancel(self, order_id: UUID) -> Outcome:
         try:
@@ -92,7 +108,7 @@ class Executor:
             return DONE
 
     async def _give_up(self, row: OutboxRow, reason: str) -> Outcome:
-        """Gives up where nothing was sent; an order that may be at the exchange is never given up."""
+        """Gives up where nothing was sent, but for exits; what may be at the exchange is never given up."""
         async with self._changing.transaction() as changes:
             session = changes.session
             order_id = row.order_id
@@ -100,6 +116,9 @@ class Executor:
                 order = await repository.find_of_signal(session, row.signal_id)
                 order_id = None if order is None else order.id
                 if order is None:
+                    symbol = await _exit_of(changes, row)
+                    if symbol is not None:
+                        return Later(reason, stuck=symbol)
                     await fail(changes, row.signal_id, reason)
                     return DONE
             placement = None if order_id is None else await repository.placement(session, order_id)
@@ -107,5 +126,19 @@ class Executor:
             return DONE
         if placement.order.state != OrderState.NEW:
             return Later(reason)
+        if await self.placer.closes(placement.order):
+            return Later(reason, stuck=placement.order.symbol)
         given_up = await self.placer.give_up(placement.order, placement.account, reason)
         return DONE if given_up else Later(reason)
+
+
+async def _exit_of(changes: Changes, row: OutboxRow) -> str | None:
+    """Return the symbol of a signal that may close what is held, None of any other."""
+    if row.signal_id is None:
+        return None
+    case = await repository.case(changes.session, row.signal_id, row.created_at)
+    if case is None:
+        return None
+    symbol = case.signal.symbol
+    held, has_orders = await repository.exposure(changes.session, row.strategy_id, symbol)
+    return symbol if has_orders or may_close(case.signal, held) else None

@@ -8,11 +8,13 @@ have arrived, does not know it.
 
 import asyncio
 from datetime import datetime
+from decimal import Decimal
 from time import monotonic
 from uuid import UUID
 
 import structlog
 
+from tradingbot.core.amounts import plain
 from tradingbot.core.crypto import EnvelopeError
 from tradingbot.core.errors import UnavailableError
 from tradingbot.core.models import utc_now
@@ -21,6 +23,7 @@ from tradingbot.exchanges.base import (
     CredentialsError,
     Exchange,
     ExchangeError,
+    MarketLimits,
     NotSentError,
     OrderReport,
     OrderRequest,
@@ -29,7 +32,7 @@ from tradingbot.exchanges.base import (
 )
 from tradingbot.exchanges.models import ExchangeAccount
 from tradingbot.exchanges.service import LiveForbiddenError, check_mode
-from tradingbot.orders import repository
+from tradingbot.orders import exits, repository
 from tradingbot.orders.changes import Changes, Changing
 from tradingbot.orders.exchange_pool import ExchangePool, ask
 from tradingbot.orders.models import FINAL_STATES, Order, OrderState, Side
@@ -38,15 +41,17 @@ from tradingbot.orders.repository import Placement
 from tradingbot.orders.states import may_become
 from tradingbot.positions import service as positions
 from tradingbot.risk import service as risk
-from tradingbot.risk.evaluate import RefusalReason, evaluate
+from tradingbot.risk.evaluate import NEVER_OF_EXITS, RefusalReason, evaluate
 from tradingbot.risk.models import Rule
-from tradingbot.signals.models import Action, MarketPosition, Signal, SignalStatus
+from tradingbot.signals.models import Signal, SignalStatus
 from tradingbot.strategies.models import Strategy
 
 log = structlog.stdlib.get_logger("tradingbot.orders")
 
 _ROUNDS = 6
 _SOON = 0.2
+_PARTS_AT_ONCE = 20
+_WAIT_FOR_PART = 0.5
 
 
 class Placer:
@@ -73,6 +78,18 @@ class Placer:
             if outcome is not None:
                 return outcome
         return Later("the order changes all the time")
+
+    async def finish(self, order_id: UUID) -> Outcome:
+        """Go on until what a placed order was to close is closed, by further orders if need be."""
+        for _ in range(_PARTS_AT_ONCE):
+            async with self._changing.transaction() as changes:
+                left = await exits.left_of(changes.session, order_id)
+            if left is None:
+                return DONE
+            outcome = await self._go_on(left)
+            if outcome is not None:
+                return outcome
+        return Later("more is left to close", 0)
 
     async def refresh(self, order_id: UUID) -> bool:
         """Asks the exchange where an order stands; tells whether it is over."""
@@ -157,6 +174,36 @@ class Placer:
                 await fail(changes, order.signal_id, reason)
         return rejected
 
+    async def closes(self, order: Order) -> bool:
+        """Return whether the open order closes something."""
+        async with self._changing.transaction() as changes:
+            return await exits.closes(changes.session, order) > 0
+
+    async def _go_on(self, left: exits.Left) -> Outcome | None:
+        last = left.last
+        if not is_known(last):
+            outcome = await self.place(last.id)
+            return outcome if isinstance(outcome, Later) else None
+        if last.state not in FINAL_STATES:
+            if await self.refresh(last.id):
+                return None
+            return Later(f"the exit in {last.symbol} is not filled", _WAIT_FOR_PART)
+        async with self._changing.transaction() as changes:
+            placement = await repository.placement(changes.session, last.id)
+        if placement is None:
+            return DONE
+        async with self._exchanges.of(placement.account) as exchange:
+            least, _available = await self._sellable(exchange, last)
+        async with self._changing.transaction() as changes:
+            part = await exits.go_on(changes.session, left, least)
+            if part is None:
+                await positions.note_min_quantity(changes.session, last.strategy_id, last.symbol, least)
+                return DONE
+            await changes.order(part, placement.account.exchange)
+        if last.filled_quantity == 0:
+            return Later("the exchange filled nothing of it", stuck=last.symbol)
+        return None
+
     async def _step(self, exchange: Exchange, placement: Placement) -> Outcome | None:
         if placement.order.state == OrderState.NEW:
             return await self._send(exchange, placement)
@@ -169,6 +216,8 @@ class Placer:
         async with self._changing.transaction() as changes:
             refusal = await self._objection(changes, placement)
             if refusal is not None:
+                if await self._cut(changes, placement, refusal):
+                    return None
                 await self._refuse(changes, placement, refusal)
                 return DONE
             issued_at, started = utc_now(), monotonic()
@@ -240,12 +289,30 @@ class Placer:
         refusal = forbidden(placement.account, self._settings)
         if refusal is not None:
             return refusal
+        if signal is not None:
+            refusal = await switched_off(changes, placement.user_active, strategy, signal)
         limit = strategy.max_alert_age or self._settings.webhook_max_age
-        if placement.age > limit and not (signal is not None and is_exit(signal)):
-            return stale(placement.age, limit)
-        if signal is None:
+        if refusal is None and placement.age > limit:
+            refusal = stale(placement.age, limit)
+        if refusal is not None and placement.order.reduce_only and refusal.rule in NEVER_OF_EXITS:
             return None
-        return await switched_off(changes, placement.user_active, strategy, signal)
+        return refusal
+
+    async def _cut(self, changes: Changes, placement: Placement, refusal: RefusalReason) -> bool:
+        """Leave of an order that may not be sent what it closes; return whether there is any."""
+        order, signal, session = placement.order, placement.signal, changes.session
+        if refusal.rule not in NEVER_OF_EXITS:
+            return False
+        await repository.lock(session, order.id)
+        quantity = await exits.closes(session, order)
+        cut = await repository.cut(session, order.id, quantity) if quantity else None
+        if cut is None:
+            return False
+        await changes.order(cut, placement.account.exchange)
+        if signal is not None:
+            await _close_only(changes, signal.id, refusal.reason)
+            await note_refusal(changes, signal, refusal)
+        return True
 
     async def _refuse(self, changes: Changes, placement: Placement, refusal: RefusalReason) -> None:
         order, signal = placement.order, placement.signal
@@ -275,6 +342,8 @@ class Placer:
         reason = f"the exchange account cannot be used: {error}"
         if order.state != OrderState.NEW:
             return Later(reason)
+        if await self.closes(order):
+            return Later(reason, stuck=order.symbol)
         async with self._changing.transaction() as changes:
             if not await self._reject(changes, order, account, reason):
                 return None
@@ -310,9 +379,60 @@ class Placer:
             if report is not None:
                 await self.adopt(order.id, report, account)
                 return DONE
+        again = await self._try_again(exchange, order, account, reason)
+        if again is not None:
+            return again
         report = OrderReport(order.client_order_id, None, OrderState.REJECTED, (), reason[:500])
         await self.adopt(order.id, report, account)
         return DONE
+
+    async def _try_again(
+        self, exchange: Exchange, order: Order, account: ExchangeAccount, reason: str
+    ) -> Outcome | None:
+        """Leave of a refused order what it closes, to be sent again; None if it closes nothing."""
+        if not await self.closes(order):
+            return None
+        least, available = await self._sellable(exchange, order)
+        values: dict[str, Decimal | bool] = {}
+        async with self._changing.transaction() as changes:
+            session = changes.session
+            await repository.lock(session, order.id)
+            quantity = await exits.closes(session, order)
+            if quantity == 0:
+                return None
+            if quantity < least:
+                await positions.note_min_quantity(session, order.strategy_id, order.symbol, least)
+                reason = f"what is left is dust, less than the market's least order, {plain(least)}: {reason}"
+                target = OrderState.CANCELLED
+            else:
+                if available is not None and least <= available < quantity:
+                    reason = f"{reason}; the account holds {plain(available)} of {plain(quantity)}"
+                    quantity = available
+                target = OrderState.NEW
+                values = {"quantity": quantity, "reduce_only": True}
+            is_attempt = repository.is_attempt(order.attempts)
+            moved = await repository.move(
+                session, order.id, target, is_attempt, reason=reason[:500], **values
+            )
+            if moved is not None:
+                await changes.order(moved, account.exchange)
+                if order.signal_id is not None and not order.reduce_only:
+                    await _close_only(changes, order.signal_id, reason)
+        return Later(reason, stuck=order.symbol) if target == OrderState.NEW else DONE
+
+    async def _sellable(self, exchange: Exchange, order: Order) -> tuple[Decimal, Decimal | None]:
+        """Return the least quantity of an exit, and, on spot, what there is to sell."""
+        timeout = self._exchanges.timeout
+        price = available = None
+        try:
+            limits = await ask(exchange.limits(order.symbol), timeout)
+            if not limits.shorts:
+                price = await ask(exchange.price(order.symbol), timeout)
+                available = await ask(exchange.holding(order.symbol), timeout)
+        except ExchangeError as error:
+            log.warning("an exchange does not say what can be sold", reason=str(error))
+            limits = MarketLimits()
+        return limits.min_exit(price), available
 
     async def _unknown(self, order: Order, account: ExchangeAccount, reason: str) -> Outcome:
         async with self._changing.transaction() as changes:
@@ -335,7 +455,7 @@ class Placer:
                 changes.session,
                 placement.order.id,
                 OrderState.CANCELLED,
-                reason="the exchange does not know it any more",
+                reason=exits.LOST,
             )
             if order is None:
                 return None
@@ -354,13 +474,6 @@ def is_settled(exchange: Exchange, placement: Placement) -> bool:
     if placement.sent_ago is None or exchange.settle_time == 0:
         return True
     return placement.sent_ago > exchange.settle_time
-
-
-def is_exit(signal: Signal) -> bool:
-    """Tells whether a signal can only bring the position to zero."""
-    if signal.market_position is not None:
-        return signal.market_position == MarketPosition.FLAT
-    return signal.action == Action.CLOSE
 
 
 def stale(age: float, limit: float) -> RefusalReason:
@@ -391,9 +504,16 @@ async def refuse(
 ) -> None:
     """Stores that a signal is not traded, and why."""
     decided = await repository.decide_signal(changes.session, signal.id, status, refusal.reason)
-    if decided is not None and await risk.store_refusal(changes.session, decided, refusal):
+    if decided is not None and await note_refusal(changes, decided, refusal):
         changes.decided(status)
-        changes.refusal(decided.symbol, refusal)
+
+
+async def note_refusal(changes: Changes, signal: Signal, refusal: RefusalReason) -> bool:
+    """Store why the signal, or what it would have opened, is not traded; return whether that is new."""
+    if not await risk.store_refusal(changes.session, signal, refusal):
+        return False
+    changes.refusal(signal.symbol, refusal)
+    return True
 
 
 async def fail(changes: Changes, signal_id: UUID, reason: str) -> None:
@@ -403,6 +523,14 @@ async def fail(changes: Changes, signal_id: UUID, reason: str) -> None:
         await changes.signal(signal)
         changes.decided(SignalStatus.FAILED)
         changes.failure(f"{signal.symbol}: signal failed", reason)
+
+
+async def _close_only(changes: Changes, signal_id: UUID, reason: str) -> None:
+    """Store that of what the signal asks for only the exit is made."""
+    note = f"only what is held is closed: {reason}"
+    signal = await repository.decide_signal(changes.session, signal_id, SignalStatus.ORDERED, note)
+    if signal is not None:
+        await changes.signal(signal)
 
 
 async def _move_as_reported(changes: Changes, order: Order, report: OrderReport) -> Order | None:

@@ -144,6 +144,17 @@ async def find_of_user(session: AsyncSession, user_id: UUID, order_id: UUID) -> 
     return (await session.execute(statement)).scalar_one_or_none()
 
 
+async def parts(session: AsyncSession, first: Order) -> Sequence[Order]:
+    """Return the orders that go on with what `first` closes, the newest last."""
+    statement = select(Order).where(
+        Order.strategy_id == first.strategy_id,
+        Order.created_at >= first.created_at,
+        Order.client_order_id.startswith(f"{first.client_order_id}-"),
+    )
+    statement = statement.order_by(func.length(Order.client_order_id), Order.client_order_id)
+    return (await session.execute(statement.execution_options(populate_existing=True))).scalars().all()
+
+
 async def lock(session: AsyncSession, order_id: UUID) -> Order | None:
     """Gives the order as it is stored, locked until the transaction ends."""
     statement = select(Order).where(Order.id == order_id).with_for_update()
@@ -195,6 +206,18 @@ async def move(
         update(Order)
         .where(Order.id == order_id, Order.state.in_(sources(target)), *conditions)
         .values(state=target, updated_at=func.clock_timestamp(), **values)
+        .returning(Order)
+        .execution_options(populate_existing=True)
+    )
+    return (await session.execute(statement)).scalar_one_or_none()
+
+
+async def cut(session: AsyncSession, order_id: UUID, quantity: Decimal) -> Order | None:
+    """Leave of an order that was not sent what it closes."""
+    statement = (
+        update(Order)
+        .where(Order.id == order_id, is_new())
+        .values(quantity=quantity, reduce_only=True, updated_at=func.clock_timestamp())
         .returning(Order)
         .execution_options(populate_existing=True)
     )
@@ -258,6 +281,16 @@ async def under_way(session: AsyncSession, strategy_id: UUID, symbol: str) -> Se
         Order.strategy_id == strategy_id, Order.symbol == symbol, Order.state.in_(_UNDER_WAY)
     )
     return (await session.execute(statement.order_by(Order.created_at))).scalars().all()
+
+
+async def exposure(session: AsyncSession, strategy_id: UUID, symbol: str) -> tuple[Decimal, bool]:
+    """Return what the strategy holds of the symbol, and whether it has open orders in it."""
+    held = select(Position.quantity).where(Position.strategy_id == strategy_id, Position.symbol == symbol)
+    orders = exists().where(
+        Order.strategy_id == strategy_id, Order.symbol == symbol, Order.state.in_(OPEN_STATES)
+    )
+    quantity, has_orders = (await session.execute(select(held.scalar_subquery(), orders))).one()
+    return quantity or Decimal(0), has_orders
 
 
 async def accounts_to_reconcile(session: AsyncSession, seconds: float) -> Sequence[ExchangeAccount]:

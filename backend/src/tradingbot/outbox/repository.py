@@ -13,6 +13,21 @@ from tradingbot.outbox.models import OutboxRow, Task
 CHANNEL = "tradingbot_outbox"
 _CLAIM_ROUNDS = 3
 
+# Due, and not behind an earlier row of its symbol that waits: an exit that does not get out, or an order of
+# unknown fate, keeps back its own market only.
+_WORKABLE = """
+    workable.available_at <= now() AND NOT EXISTS (
+        SELECT FROM outbox AS earlier
+        LEFT JOIN signals ON signals.id = earlier.signal_id
+        LEFT JOIN orders ON orders.id = earlier.order_id
+        WHERE earlier.strategy_id = workable.strategy_id AND earlier.id < workable.id
+            AND earlier.available_at > now()
+            AND coalesce(signals.symbol, orders.symbol) = coalesce(
+                (SELECT symbol FROM signals WHERE signals.id = workable.signal_id),
+                (SELECT symbol FROM orders WHERE orders.id = workable.order_id)
+            )
+    )"""
+
 # The oldest row of each strategy, found by skipping from strategy to strategy in the index: its cost is that
 # of the number of strategies with work, not of the number of rows. The lock is tried row by row, from the
 # oldest on, and only until one is got: OFFSET 0 keeps the planner from trying it earlier.
@@ -27,11 +42,21 @@ _LOCK_A_STRATEGY = text(
         ) AS following
     )
     SELECT strategy_id FROM (
-        SELECT strategy_id FROM heads WHERE available_at <= now() ORDER BY id OFFSET 0
+        SELECT strategy_id FROM heads
+        WHERE available_at <= now() OR EXISTS (
+            SELECT FROM outbox AS workable
+            WHERE workable.strategy_id = heads.strategy_id AND WORKABLE
+        )
+        ORDER BY id OFFSET 0
     ) AS due
     WHERE pg_try_advisory_xact_lock(hashtextextended('outbox:' || strategy_id, 0))
     LIMIT 1
+    """.replace("WORKABLE", _WORKABLE)
+)
+_OLDEST = text(
     """
+    SELECT id FROM outbox AS workable WHERE strategy_id = :strategy_id AND WORKABLE ORDER BY id LIMIT 1
+    """.replace("WORKABLE", _WORKABLE)
 )
 
 
@@ -57,7 +82,9 @@ async def add(
 
 
 async def claim(session: AsyncSession) -> OutboxRow | None:
-    """Takes the oldest row that is due of a strategy that nobody works for; None if there is none.
+    """Takes the oldest row of a strategy that nobody works for; None if there is none.
+
+    A row is taken when it is due and no earlier one of its symbol waits.
 
     The row is taken for as long as this transaction lasts, and with it the strategy: an older row that is
     committed later than a newer one waits until the newer one is done, rather than being worked on beside it.
@@ -78,7 +105,7 @@ async def claim(session: AsyncSession) -> OutboxRow | None:
 
 async def _lock_oldest(session: AsyncSession, strategy_id: UUID) -> OutboxRow | None:
     # A statement of its own sees what others have committed before we got the strategy.
-    oldest = select(func.min(OutboxRow.id)).where(OutboxRow.strategy_id == strategy_id).scalar_subquery()
+    oldest = (await session.execute(_OLDEST, {"strategy_id": strategy_id})).scalar_one_or_none()
     statement = select(OutboxRow).where(OutboxRow.id == oldest, OutboxRow.available_at <= func.now())
     return (await session.execute(statement.with_for_update(skip_locked=True))).scalar_one_or_none()
 
@@ -89,13 +116,22 @@ async def finish(session: AsyncSession, row_id: int) -> None:
 
 
 async def postpone(session: AsyncSession, row_id: int, seconds: float, attempts: int, error: str) -> None:
-    """Lets a row, and with it the later ones of its strategy, wait for `seconds`."""
+    """Lets a row, and with it the later ones of its strategy and symbol, wait for `seconds`."""
     due = func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
     await session.execute(
         update(OutboxRow)
         .where(OutboxRow.id == row_id)
         .values(available_at=due, attempts=attempts, last_error=error[:500])
     )
+
+
+async def hurry(session: AsyncSession, strategy_id: UUID) -> None:
+    """Let what waits for another attempt be worked on now; what is being worked on is left alone."""
+    waiting = select(OutboxRow.id).where(
+        OutboxRow.strategy_id == strategy_id, OutboxRow.available_at > func.now()
+    )
+    waiting = waiting.with_for_update(skip_locked=True)
+    await session.execute(update(OutboxRow).where(OutboxRow.id.in_(waiting)).values(available_at=func.now()))
 
 
 async def backlog(session: AsyncSession) -> Backlog:

@@ -88,6 +88,8 @@ async def change(session: AsyncSession, strategy: Strategy, given: StrategyChang
         await _require_account(session, strategy.user_id, account_id)
         if await repository.holds_something(session, strategy.id):
             raise ConflictError("Close the strategy's positions and orders before its account changes.")
+        # It stays on the account before, and could not be sold on another.
+        await repository.drop_dust(session, strategy.id)
     with _unique_name(given.name):
         for name, value in changes.items():
             setattr(strategy, name, value)
