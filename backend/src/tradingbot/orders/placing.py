@@ -52,6 +52,7 @@ _ROUNDS = 6
 _SOON = 0.2
 _PARTS_AT_ONCE = 20
 _WAIT_FOR_PART = 0.5
+_MOMENT = 0.1
 
 
 class Placer:
@@ -185,6 +186,8 @@ class Placer:
             outcome = await self.place(last.id)
             return outcome if isinstance(outcome, Later) else None
         if last.state not in FINAL_STATES:
+            # A market order is filled in a moment, as a rule, and another turn of the worker takes longer.
+            await asyncio.sleep(_MOMENT)
             if await self.refresh(last.id):
                 return None
             return Later(f"the exit in {last.symbol} is not filled", _WAIT_FOR_PART)
