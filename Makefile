@@ -70,7 +70,7 @@ test: ## All checks: lint, unit, backend, and the scenarios on real hosts (STAGE
 	@$(BIN)/python tests/run.py $(STAGES)
 
 .PHONY: test-all
-test-all: ## The same with every moment of every kill, for a release
+test-all: ## The same with every moment of every kill and the backend's coverage, for a release
 	@$(MAKE) --no-print-directory --jobs 2 tools-for-tests
 	@$(BIN)/python tests/run.py --all $(STAGES)
 

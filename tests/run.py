@@ -58,6 +58,8 @@ class Stage:
     keeps_host: bool = False
     tests: str = ""
     """What pytest's `-m` selects."""
+    for_a_release: tuple[str, ...] = ()
+    """Options of pytest with `--all` only."""
     deployed: bool = True
     """The tests of its scenario are for a host with the stack, and not for a bare one."""
 
@@ -100,19 +102,24 @@ def stages() -> list[Stage]:
             folder=BACKEND,
         ),
         Stage("unit", [["pytest", "-v", "-n", "2", "tests/unit"]]),
+        # Deployed first, for others start from the host that it saves.
         Stage(
-            "molecule default",
-            fresh("default"),
+            "molecule default deployed",
+            [
+                ["molecule", action, "-s", "default"]
+                for action in ("destroy", "syntax", "check", "converge", "idempotence", "check", "side-effect")
+            ],
             after=bed,
             scenario="default",
             keeps_host=True,
-            tests="not alone",
         ),
         Stage(
             "backend",
             # Tests of one file share what they make.
-            [["pytest", "-v", "-n", "2", "--dist", "loadfile", "--cov", "--cov-report=term:skip-covered"]],
+            [["pytest", "-v", "-n", "2", "--dist", "loadfile"]],
             folder=BACKEND,
+            # Measuring costs as much processor time as the tests themselves.
+            for_a_release=("--cov", "--cov-report=term:skip-covered"),
         ),
         Stage(
             "molecule newer",
@@ -122,12 +129,19 @@ def stages() -> list[Stage]:
             keeps_host=True,
             tests="not alone",
         ),
-        # Its host starts from the one that the scenario default has saved.
         Stage(
             "molecule operations",
             [["molecule", "test", "-s", "operations"]],
-            after=("test bed", "molecule default"),
+            after=("test bed", "molecule default deployed"),
             scenario="operations",
+        ),
+        Stage(
+            "molecule default",
+            [["molecule", "verify", "-s", "default"]],
+            after=("molecule default deployed",),
+            scenario="default",
+            keeps_host=True,
+            tests="not alone",
         ),
         Stage(
             "molecule refusals",
@@ -140,7 +154,7 @@ def stages() -> list[Stage]:
         Stage(
             "molecule default alone",
             [["molecule", "verify", "-s", "default"], ["molecule", "destroy", "-s", "default"]],
-            after=("molecule default",),
+            after=("molecule default deployed", "molecule default"),
             alone=True,
             scenario="default",
             tests="alone",
@@ -156,7 +170,7 @@ def stages() -> list[Stage]:
         Stage(
             "molecule deploy",
             [["molecule", "test", "-s", "deploy"]],
-            after=("test bed", "molecule default"),
+            after=("test bed", "molecule default deployed"),
             alone=True,
             scenario="deploy",
         ),
@@ -213,6 +227,7 @@ class Run:
                 # Of the two forms of a report, it is the older one that names the file of a test.
                 options = [f"--junitxml={report}", "-o", "junit_family=xunit1"]
                 options += ["-m", stage.tests] if stage.tests else []
+                options += stage.for_a_release if environment.get("TEST_ALL") else ()
                 told = {
                     "PATH": stage.search_path,
                     "PYTEST_ADDOPTS": f"{environment.get('PYTEST_ADDOPTS', '')} {shlex.join(options)}".strip(),
@@ -440,7 +455,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "-j", "--jobs", type=int, default=min(2, os.cpu_count() or 1), help="stages at once (default: 2)"
     )
-    parser.add_argument("--all", action="store_true", help="kill at all moments, not at some of them: for a release")
+    parser.add_argument("--all", action="store_true", help="for a release: kill at all moments, measure coverage")
     given = parser.parse_args(arguments)
     # `make test STAGES="molecule default"` arrives as two words: a name of a stage is one word with hyphens.
     wanted = [word.replace(" ", "-") for word in given.stage]

@@ -213,6 +213,9 @@ def environment(
         "ENVIRONMENT": "test",
         "SECRETS_DIR": str(tmp_path / "secrets"),
         "DATABASE_URL": database_url,
+        # As many as by default, but only one of them is opened before it is needed.
+        "DATABASE_POOL_SIZE": "1",
+        "DATABASE_MAX_OVERFLOW": "5",
         "REDIS_URL": redis_url,
         "SECRET_KEY": SECRET_KEY,
         "WEBHOOK_SECRET": WEBHOOK_SECRET,

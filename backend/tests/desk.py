@@ -147,8 +147,19 @@ class Desk:
         return not await self.all(Order, Order.state.in_(OPEN_STATES))
 
     async def until_idle(self, seconds: float = PATIENCE) -> None:
-        """Waits until the outbox is empty."""
-        await until(self.is_idle, seconds)
+        """Waits until the outbox is empty, and fails when for so long no row of it is done.
+
+        How long the work takes as a whole depends on the machine and on what else runs there.
+        """
+        fewest = len(await self.all(OutboxRow))
+
+        async def fewer() -> bool:
+            nonlocal fewest
+            before, fewest = fewest, min(fewest, len(await self.all(OutboxRow)))
+            return fewest < before
+
+        while fewest:
+            await until(fewer, seconds)
 
 
 async def until(happened: Callable[[], Awaitable[bool]], seconds: float = PATIENCE) -> None:

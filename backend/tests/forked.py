@@ -77,10 +77,17 @@ class Forked:
 
 def run(*arguments: str, given: str = "", **variables: str) -> "subprocess.CompletedProcess[str]":
     """Runs `tradingbot` with these arguments, standard input, and variables beside those of this process."""
+    return run_with(os.environ | variables, *arguments, given=given)
+
+
+def run_with(
+    environment: dict[str, str], *arguments: str, given: str = ""
+) -> "subprocess.CompletedProcess[str]":
+    """Runs `tradingbot` with these variables and no others."""
     with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         source.write(given.encode("utf-8", "surrogatepass"))
         source.seek(0)
-        process = Forked(COMMAND, arguments, os.environ | variables, (source, out, err))
+        process = Forked(COMMAND, arguments, environment, (source, out, err))
         try:
             code = process.wait(60)
         finally:

@@ -28,7 +28,10 @@ def postgresql() -> Iterator[str]:
         return
     password = secrets.token_hex(12)
     variables = {"POSTGRES_USER": "tradingbot", "POSTGRES_PASSWORD": password, "POSTGRES_DB": "tradingbot"}
-    command = ("postgres", "-c", "listen_addresses=*", "-c", "fsync=off", "-c", "max_connections=200")
+    # As SCRAM is slow on purpose, and each test opens some connections.
+    variables["POSTGRES_HOST_AUTH_METHOD"] = "md5"
+    settings = ("listen_addresses=*", "fsync=off", "max_connections=200", "password_encryption=md5")
+    command = ("postgres", *(part for setting in settings for part in ("-c", setting)))
     with _container("postgres", POSTGRES_IMAGE, 5432, command, variables) as port:
         url = f"postgresql://tradingbot:{password}@127.0.0.1:{port}/tradingbot"
         _wait_until(lambda: _postgresql_answers(url))

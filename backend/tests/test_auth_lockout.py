@@ -14,11 +14,19 @@ from tests.network import free_port, proxy_to
 from tests.test_webhooks import assert_problem
 from tradingbot.app import create_app
 from tradingbot.auth import lockout
+from tradingbot.core import passwords
 from tradingbot.core.settings import Settings
 
 
 @pytest.fixture(autouse=True)
-async def user(settings: Settings) -> None:
+def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here failures are counted, hundreds of them; test_auth.py has what a hash costs."""
+    monkeypatch.setattr(passwords, "_MEMORY_KIB", 64)
+    monkeypatch.setattr(passwords, "_ITERATIONS", 1)
+
+
+@pytest.fixture(autouse=True)
+async def user(settings: Settings, cheap_hashes: None) -> None:
     await make_user(settings)
 
 

@@ -1,8 +1,7 @@
 """The schema from nothing to head and back, and two migrations at once."""
 
 import asyncio
-import os
-import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import asyncpg
@@ -14,6 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.conftest import MakeDatabase, execute
+from tests.forked import run
 from tradingbot.core.database import database_url as to_sqlalchemy
 from tradingbot.migrations import runner
 from tradingbot.migrations.head import VERSIONS, head_revision
@@ -116,15 +116,13 @@ async def test_models_and_migrations_agree(migrated_url: str) -> None:
 
 
 def test_two_processes_at_once(make_database: MakeDatabase, environment: dict[str, str]) -> None:
-    variables = os.environ | {"DATABASE_URL": make_database()}
-    processes = [
-        subprocess.Popen(["tradingbot", "migrate"], env=variables, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    outputs = [process.communicate(timeout=60)[0].strip() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
+    url = make_database()
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda _: run("migrate", DATABASE_URL=url), range(2)))
+    assert [one.returncode for one in done] == [0, 0]
     head = head_revision()
-    assert sorted(outputs) == sorted([f"migrated base -> {head}", f"schema already at head {head}"])
+    outputs = sorted(one.stdout.strip() for one in done)
+    assert outputs == sorted([f"migrated base -> {head}", f"schema already at head {head}"])
 
 
 async def test_waiting_for_the_lock_is_bounded_and_head_needs_no_lock(make_database: MakeDatabase) -> None:
@@ -143,25 +141,18 @@ async def test_waiting_for_the_lock_is_bounded_and_head_needs_no_lock(make_datab
 
 def test_check_tells_by_its_exit_code(make_database: MakeDatabase, environment: dict[str, str]) -> None:
     url = make_database()
-    variables = os.environ | {"DATABASE_URL": url}
-    before = subprocess.run(
-        ["tradingbot", "migrate", "--check"], env=variables, capture_output=True, text=True
-    )
+    before = run("migrate", "--check", DATABASE_URL=url)
     needed = f"schema is at nothing, {head_revision()} is needed: run `tradingbot migrate`"
     assert (before.returncode, before.stdout.strip()) == (1, needed)
-    subprocess.run(["tradingbot", "migrate"], env=variables, check=True, capture_output=True)
-    after = subprocess.run(
-        ["tradingbot", "migrate", "--check"], env=variables, capture_output=True, text=True
-    )
+    assert run("migrate", DATABASE_URL=url).returncode == 0
+    after = run("migrate", "--check", DATABASE_URL=url)
     assert (after.returncode, after.stdout.strip()) == (0, f"schema already at head {head_revision()}")
 
 
 def test_a_failed_migration_changes_nothing(make_database: MakeDatabase, environment: dict[str, str]) -> None:
     url = make_database()
     execute(url, "CREATE TABLE signals (id int)")
-    result = subprocess.run(
-        ["tradingbot", "migrate"], env=os.environ | {"DATABASE_URL": url}, capture_output=True, text=True
-    )
+    result = run("migrate", DATABASE_URL=url)
     assert result.returncode == 1
     assert "migration failed, the schema is unchanged" in result.stderr
     assert asyncio.run(tables(url)) == {"signals"}

@@ -15,6 +15,7 @@ import pytest
 from apprise.plugins import NotifyBase
 from prometheus_client import REGISTRY
 
+from tests.forked import run_with
 from tests.network import free_port
 from tests.receivers import Answer, HttpReceiver, SmtpSink, TlsProxy, eventually, http_receiver
 from tradingbot.core.logging import configure_logging
@@ -366,15 +367,7 @@ def _environment(variables: dict[str, str]) -> dict[str, str]:
 
 async def notify_test(**variables: str) -> tuple[int, str, str]:
     """Runs `tradingbot notify test`; gives its exit code and what it printed."""
-    result = await asyncio.to_thread(
-        subprocess.run,
-        ["tradingbot", "notify", "test"],
-        env=_environment(variables),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    result = await asyncio.to_thread(run_with, _environment(variables), "notify", "test")
     return result.returncode, result.stdout, result.stderr
 
 

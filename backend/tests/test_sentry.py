@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import json
-import os
 import subprocess
 import time
 from collections.abc import AsyncIterator
@@ -19,6 +18,7 @@ import structlog
 from pydantic import SecretStr
 
 from tests.conftest import SECRET_KEY, Account
+from tests.forked import run
 from tests.receivers import Answer, HttpReceiver, http_receiver
 from tests.test_serve import serving
 from tradingbot.core.logging import configure_logging, working_on
@@ -117,10 +117,7 @@ async def test_a_failed_request_is_reported_with_the_id_that_its_client_got(
 async def test_the_worker_reports_why_it_does_not_start(environment: dict[str, str]) -> None:
     async with http_receiver() as sentry, http_receiver() as other:
         variables = {"SENTRY_DSN": dsn_of(sentry), "WORKER_METRICS_PORT": str(other.port)}
-        command = ["tradingbot", "worker"]
-        done = await asyncio.to_thread(
-            subprocess.run, command, env=os.environ | variables, capture_output=True, timeout=60
-        )
+        done = await asyncio.to_thread(run, "worker", **variables)
     assert done.returncode == 1
     (report,) = reports(sentry)
     assert report["message"] == "the metrics port is taken"

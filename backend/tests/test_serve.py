@@ -98,6 +98,19 @@ async def test_live_events_reach_clients_of_every_worker_and_shutdown_closes_the
         json.loads(line)
 
 
+async def test_clients_of_every_worker_reconnect_when_the_web_server_is_replaced(
+    tmp_path: Path, account: Account, environment: dict[str, str]
+) -> None:
+    async with serving(tmp_path, 2) as (port, log):
+        for _ in range(2):
+            closing = [asyncio.create_task(close_code(await listen(port, account))) for _ in range(8)]
+            os.kill(_parent(log), signal.SIGUSR1)
+            assert set(await asyncio.wait_for(asyncio.gather(*closing), 20)) == {1012}
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            assert (await client.get("/api/v1/health")).status_code == 200
+    assert "died" not in log.read_text()
+
+
 def _worker(line: str) -> str:
     return str(json.loads(line)["event"])
 

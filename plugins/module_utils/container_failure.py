@@ -27,9 +27,14 @@ def why(service: str, project_dir: Path, said: str = "") -> str:
     elif container is None:
         parts = [said, f"{service} has no container."]
     else:
-        log = failures.end_of(failures.without_secrets(end_of_log(container["Id"]), secrets))
-        parts = [said, *condition(container), f"The end of its log:\n{log}" if log else "Its log is empty."]
+        parts = [said, *story(container, secrets)]
     return failures.described("\n".join(part for part in parts if part), secrets)
+
+
+def story(container: dict[str, Any], secrets: list[str]) -> list[str]:
+    """Return what the engine says of a container, and the end of its log."""
+    log = failures.end_of(failures.without_secrets(end_of_log(container["Id"]), secrets))
+    return [*condition(container), f"The end of its log:\n{log}" if log else "Its log is empty."]
 
 
 def secrets_of(project_dir: Path) -> list[str]:

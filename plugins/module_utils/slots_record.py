@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.tradingbot.stack.plugins.module_utils import failures, target
+from ansible_collections.tradingbot.stack.plugins.module_utils.host_change import ChangeError
 
 NETWORK = "tradingbot-network"
 
 
-class SlotError(Exception):
-    """What cannot be done, and why, in a sentence for people."""
+class SlotError(ChangeError):
+    """What cannot be done to the slots, and why."""
 
 
 @dataclass

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ansible_collections.tradingbot.stack.plugins.module_utils import slots_record as records
+from ansible_collections.tradingbot.stack.plugins.module_utils.host_change import ChangeError
 from ansible_collections.tradingbot.stack.plugins.module_utils.slots_engine import State, service_of
 from ansible_collections.tradingbot.stack.plugins.module_utils.slots_record import Layout, SlotError
 
@@ -34,7 +35,7 @@ SMOKE: tuple[tuple[str, str, str | None, int], ...] = (
     ("POST", UNKNOWN_WEBHOOK, json.dumps({"ticker": "BTCUSDT", "action": "buy"}), 404),
 )
 # What a change may meet: what it says itself, a full disk, an answer of Docker's that is none. All of it leads back.
-FAILURES = (SlotError, OSError, ValueError, LookupError, subprocess.SubprocessError)
+FAILURES = (ChangeError, OSError, ValueError, LookupError, subprocess.SubprocessError)
 # The service of the layout before slots.
 EARLIER = "backend"
 # Returns the parts that a new slot may do without; None: whatever it can serve without.

@@ -62,6 +62,8 @@ class Settings:
     thresholds: dict[str, Any] = field(default_factory=dict)
     controller_time: float | None = None
     timeout: float = 4.0
+    # What starts a program in a container waits for a processor, which says nothing about the service.
+    program_timeout: float = 15.0
     socket: str = target.DOCKER_SOCKET
 
     def limit(self, name: str) -> Any:
@@ -75,21 +77,21 @@ def look(settings: Settings) -> dict[str, Any]:
     folder = Path(settings.project_dir)
     slots = stack_services.read_slots(folder)
     lock = stack_services.deploy_lock()
-    found = stack_services.containers(settings.project, settings.socket)
+    everything = stack_services.containers(settings.project, settings.socket, one_offs=True)
+    found = None if everything is None else [one for one in everything if not stack_services.is_one_off(one)]
     by_service = {stack_services.service_of(one): one for one in found or []}
     with ThreadPoolExecutor(max_workers=8) as pool:
         ask = pool.submit
         services = ask(stack_services.describe_all, found or [], settings.socket)
         host = ask(host_state, settings, found or [])
         writes = ask(database_writes, by_service.get("postgres"), settings)
-        status = (
-            ask(backend_status, by_service.get("worker"), settings.timeout) if "worker" in settings.services else None
-        )
+        patience = settings.program_timeout
+        status = ask(backend_status, by_service.get("worker"), patience) if "worker" in settings.services else None
         web = (
             ask(web_answer, by_service.get("nginx"), folder, settings.timeout) if "nginx" in settings.services else None
         )
         ready = ask(readiness, by_service.get(slots.service), settings.timeout) if slots.service else None
-        proxy = ask(proxy_state, by_service.get("nginx"), settings.timeout) if "nginx" in settings.services else None
+        proxy = ask(proxy_state, by_service.get("nginx"), patience) if "nginx" in settings.services else None
         tls = ask(certificate, settings, folder) if "nginx" in settings.services else None
         network = ask(network_state, found or [], settings)
         report: dict[str, Any] = {
@@ -127,6 +129,8 @@ def look(settings: Settings) -> dict[str, Any]:
             problems += web_problems(report["web"])
         problems += proxy_problems(report["proxy"], slots, folder) if "nginx" in running else []
     problems += closed
+    if "nginx" in settings.services and not lock:
+        problems += stack_network.replacement_problems(everything or [])
     problems += host_problems(report["host"], settings)
     least = float(settings.limit("disk_free_percent"))
     problems += stack_volumes.volume_problems(report["host"]["volumes"], least)
@@ -190,7 +194,7 @@ def database_writes(container: dict[str, Any] | None, settings: Settings) -> str
     """Return why PostgreSQL does not write; empty when it does, does not run, or is not of this host."""
     if "postgres" not in settings.services or not ((container or {}).get("State") or {}).get("Running"):
         return ""
-    code, out, err = run(["docker", "exec", (container or {})["Id"], *stack_volumes.DATABASE], settings.timeout)
+    code, out, err = run(["docker", "exec", (container or {})["Id"], *stack_volumes.DATABASE], settings.program_timeout)
     return failures.without_secrets(_first_line(err or out)) if code else ""
 
 
@@ -266,7 +270,7 @@ def certificate(settings: Settings, folder: Path) -> dict[str, Any] | None:
     if configuration is not None and not re.search(r"^\s*listen\s+[^;#]*\bssl\b", configuration, re.MULTILINE):
         return None
     path = settings.certificate or str(folder / "nginx" / "tls" / "live" / "fullchain.pem")
-    code, out, err = run(["openssl", "x509", "-noout", "-enddate", "-in", path], settings.timeout)
+    code, out, err = run(["openssl", "x509", "-noout", "-enddate", "-in", path], settings.program_timeout)
     try:
         # Like: notAfter=Nov 26 10:00:00 2027 GMT
         ends = calendar.timegm(time.strptime(out.strip().removeprefix("notAfter="), "%b %d %H:%M:%S %Y GMT"))

@@ -28,6 +28,8 @@ from .stack_services import Problem, problem
 Ask = Callable[[str, str, int, float], tuple[int, str]]
 
 TABLE = ("inet", "tradingbot")
+# While nginx's container is replaced, it leads new connections to a second one; there for seconds.
+HANDOVER = ("ip", "tradingbot_nginx")
 CONFIRMED = Path("/etc/tradingbot/firewall.confirmed.nft")
 DAEMON_JSON = Path("/etc/docker/daemon.json")
 SYSCTL_FOLDERS = ("etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d", "usr/lib/sysctl.d")
@@ -36,6 +38,7 @@ RULE_LOADERS = ("nftables.service", "netfilter-persistent.service")
 UNCONFIRMED = "no rules were confirmed"
 # What a problem is called, by which the role docker_host knows what to mend.
 FORWARDING, FIREWALL, RULES, CLIENTS = "forwarding", "firewall", "Docker's rules", "clients"
+REPLACEMENT = "nginx's replacement"
 # The client of the look has an address that is nobody's (RFC 5737); the firewall lets it in to the web ports, as it
 # does the role's docker_host_firewall_web_sources. Its interface vanishes with the process, however that ends.
 OUTSIDE = ipaddress.IPv4Network("192.0.2.0/24")
@@ -212,6 +215,44 @@ def firewall_difference(confirmed: Path = CONFIRMED) -> str:
     script = f'nft --file "$1" && {" ".join(listing)}'
     wanted = output("unshare", "--net", "sh", "-c", script, "sh", str(confirmed))
     return "" if loaded == wanted else f"the table `{' '.join(TABLE)}` is not what {confirmed} says"
+
+
+# What a replacement of nginx sets up for as long as it takes.
+
+
+def handover() -> str:
+    """Return the address to which new connections of nginx's clients are led instead of it; empty without such rules.
+
+    Raises LookError when that cannot be looked at.
+    """
+    found = re.search(r"dnat to ([0-9.]+):", _listed("nft", "--stateless", "list", "table", *HANDOVER) or "")
+    return found.group(1) if found else ""
+
+
+def loopback_is_translated() -> bool:
+    """Return whether the engine translates connections over loopback, too, and passes none on by a program."""
+    return _options().get("userland-proxy") is False
+
+
+def end_handover() -> None:
+    """Have new connections reach nginx as published. Raises LookError."""
+    table = " ".join(HANDOVER)
+    output("nft", f"table {table}; delete table {table}")
+
+
+def replacement_problems(found: list[dict[str, Any]]) -> list[Problem]:
+    """Return what an interrupted replacement of nginx has left; *found* are the containers, one-offs included."""
+    fix = "run site.yml, which finishes it or takes it back"
+    beside = [str(one["Name"]).lstrip("/") for one in found if stack_services.is_second_nginx(one)]
+    told = [problem(REPLACEMENT, f"it was interrupted, and left the container {name}", fix) for name in beside]
+    try:
+        address = handover()
+    except LookError as error:
+        return [*told, problem(f"look at {REPLACEMENT}", f"its rules could not be looked at: {error}", fix)]
+    if address:
+        why = f"it was interrupted: the table `{' '.join(HANDOVER)}` leads new connections to {address}"
+        told.append(problem(REPLACEMENT, why, fix))
+    return told
 
 
 # Docker's rules.

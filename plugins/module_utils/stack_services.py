@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import time
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
@@ -105,7 +106,12 @@ def containers(project: str, socket: str = SOCKET, one_offs: bool = False) -> li
         found = list(pool.map(lambda one: target.docker_get(f"/containers/{one['Id']}/json", socket), listed))
     # A container may go between the two questions.
     known = [one for one in found if isinstance(one, dict)]
-    return [one for one in known if one_offs or labels(one).get(f"{LABEL}.oneoff") != "True"]
+    return [one for one in known if one_offs or not is_one_off(one)]
+
+
+def is_one_off(container: dict[str, Any]) -> bool:
+    """Return whether a container is of `docker compose run`."""
+    return labels(container).get(f"{LABEL}.oneoff") == "True"
 
 
 def labels(container: dict[str, Any]) -> dict[str, str]:
@@ -116,6 +122,44 @@ def labels(container: dict[str, Any]) -> dict[str, str]:
 def service_of(container: dict[str, Any]) -> str:
     """Return the Compose service that a container belongs to."""
     return str(labels(container).get(f"{LABEL}.service", container.get("Name", "?").lstrip("/")))
+
+
+def is_second_nginx(container: dict[str, Any]) -> bool:
+    """Return whether a container is the nginx that serves while the service's own is replaced."""
+    return service_of(container) == "nginx" and is_one_off(container)
+
+
+def is_up_to_date(service: str, project_dir: Path, socket: str = SOCKET) -> bool:
+    """Return whether `docker compose up --wait` of a service would find nothing to do; False when it cannot be seen."""
+    found = [one for one in containers(target.compose_project(project_dir), socket) or [] if service_of(one) == service]
+    if len(found) != 1:
+        return False
+    state, networks = found[0].get("State") or {}, (found[0].get("NetworkSettings") or {}).get("Networks") or {}
+    image = target.docker_get(f"/images/{found[0]['Config']['Image']}/json", socket) or {}
+    return (
+        state.get("Status") == "running"
+        and (state.get("Health") or {}).get("Status") == "healthy"
+        and found[0].get("Image") == image.get("Id")
+        and bool(networks)
+        and all(
+            network.get("NetworkID") == (target.docker_get(f"/networks/{name}", socket) or {}).get("Id")
+            for name, network in networks.items()
+        )
+        and labels(found[0]).get(f"{LABEL}.config-hash") == definition_hash(service, project_dir)
+    )
+
+
+def definition_hash(service: str, project_dir: Path) -> str:
+    """Return the hash of a service's definition, which Compose writes on the containers that it makes; '' without."""
+    command = ["docker", "compose", "config", "--hash", service]
+    try:
+        done = subprocess.run(
+            command, cwd=project_dir, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    name, _, found = done.stdout.strip().partition(" ")
+    return found if done.returncode == 0 and name == service else ""
 
 
 def version_of(container: dict[str, Any]) -> str:

@@ -70,7 +70,8 @@ def _mounts(containers: Iterable[dict[str, Any]], root: Path) -> Iterator[dict[s
     for container in containers:
         pid = (container.get("State") or {}).get("Pid") or 0
         for mount in container.get("Mounts") or []:
-            if mount.get("Type") not in ("volume", "bind"):
+            # A socket, like the journal's, keeps nothing.
+            if mount.get("Type") not in ("volume", "bind") or Path(mount["Source"]).is_socket():
                 continue
             # As the container sees it: what was mounted on the host later is not there, and the other way round.
             seen = str(root / f"proc/{pid}/root{mount['Destination']}") if pid else mount["Source"]

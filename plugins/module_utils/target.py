@@ -202,6 +202,17 @@ def docker_roots(path: str = DOCKER_SOCKET) -> list[str]:
     return roots + ([CONTAINERD_ROOT] if driver.get("driver-type") == CONTAINERD_STORE else [])
 
 
+def children(pid: int, root: Path = ROOT) -> list[int]:
+    """Return the processes that *pid* has started and that run."""
+    return [int(child) for child in _text(root / f"proc/{pid}/task/{pid}/children").split()]
+
+
+def catches(pid: int, number: int, root: Path = ROOT) -> bool:
+    """Return whether a process has a handler for a signal (proc(5), SigCgt)."""
+    found = re.search(r"^SigCgt:\s+([0-9a-f]+)", _text(root / f"proc/{pid}/status"), re.MULTILINE)
+    return bool(found and int(found.group(1), 16) >> (number - 1) & 1)
+
+
 def resolves(name: str) -> bool:
     """Tell whether the host's resolver knows *name*."""
     try:

@@ -158,18 +158,15 @@ removed:
   returned: when a change was made
 """
 
-import contextlib
-import fcntl
-import json
-import os
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.tradingbot.stack.plugins.module_utils import failures
+from ansible_collections.tradingbot.stack.plugins.module_utils import nginx_engine
 from ansible_collections.tradingbot.stack.plugins.module_utils import slots_record as records
+from ansible_collections.tradingbot.stack.plugins.module_utils.host_change import alone, explained, on_its_own
+from ansible_collections.tradingbot.stack.plugins.module_utils.nginx_replacement import Replacement
 from ansible_collections.tradingbot.stack.plugins.module_utils.slots_engine import Engine
 from ansible_collections.tradingbot.stack.plugins.module_utils.slots_switch import FAILURES, READY, Change, Limits
 from ansible_collections.tradingbot.stack.plugins.module_utils.target import (
@@ -179,29 +176,7 @@ from ansible_collections.tradingbot.stack.plugins.module_utils.target import (
     memory_available_mb,
 )
 
-RUN_DIR = Path("/run/tradingbot")
-LONGEST_CHANGE = 600
 ACTIONS = {"present": "deploy", "previous": "rollback", "restarted": "restart", "failed": "deploy"}
-
-
-@contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """Wait for a change that goes on here although its controller has died. Raises SlotError when it does not end."""
-    RUN_DIR.mkdir(mode=0o700, exist_ok=True)
-    with (RUN_DIR / "slots.lock").open("w") as file:
-        until = time.monotonic() + LONGEST_CHANGE
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise records.SlotError(
-                        f"another change of the slots goes on, on this host, for more than {LONGEST_CHANGE} s: wait"
-                        " until it has ended, or end the process that `sudo fuser /run/tradingbot/slots.lock` names"
-                    ) from None
-                time.sleep(0.5)
-        yield
 
 
 def facts(layout: records.Layout) -> dict[str, Any]:
@@ -260,42 +235,6 @@ def mark_used(layout: records.Layout, release: str | None, again: bool = False) 
         records.write_release(layout, release, {"used": time.time()})
 
 
-def explained(error: Exception) -> str:
-    """Return what went wrong for people, with the fix where the cause is known."""
-    if isinstance(error, OSError):
-        return failures.os_error_text(error)
-    return failures.described(str(error) if isinstance(error, records.SlotError) else repr(error))
-
-
-def on_its_own(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Do *work* in a process and session of its own, and return its result.
-
-    When a connection breaks, sudo kills what it has started (sudo's exec_pty.c: SIGHUP, SIGTERM, SIGKILL). That must
-    not stop a change half way.
-    """
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if child:
-        os.close(write_end)
-        with os.fdopen(read_end) as pipe:
-            told = pipe.read()
-        os.waitpid(child, 0)
-        failed = {"failed": True, "msg": "the process that changed the slots was killed: run the same again"}
-        return dict(json.loads(told)) if told else failed
-    os.close(read_end)
-    os.setsid()
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for stream in range(3):
-        os.dup2(nothing, stream)
-    try:
-        result = work()
-    except Exception as error:  # noqa: BLE001 - nobody but the parent can say what it was
-        result = {"failed": True, "msg": explained(error)}
-    with contextlib.suppress(BrokenPipeError), os.fdopen(write_end, "w") as pipe:
-        json.dump(result, pipe)
-    os._exit(0)
-
-
 def change(asked: dict[str, Any], layout: records.Layout) -> dict[str, Any]:
     """Make the change alone, write what came of it into the log, and return it. Raises SlotError."""
     with alone():
@@ -307,6 +246,8 @@ def changed_slots(asked: dict[str, Any], layout: records.Layout) -> dict[str, An
     before = facts(layout)
     engine = Engine(layout)
     work = Change(layout, engine, limits(asked))
+    # A second nginx would not be told of another slot.
+    nginx = Replacement(nginx_engine.Engine(layout.project_dir))
     wanted, failure, changed = asked["release"] or before["release"], "", False
     started = time.monotonic()
     try:
@@ -316,6 +257,9 @@ def changed_slots(asked: dict[str, Any], layout: records.Layout) -> dict[str, An
             records.write_release(layout, wanted, asked["about"])
         for name in engine.let_proxy_read():
             work.steps.append({"step": f"let nginx read {name}", "seconds": 0.0, "ok": True})
+        if engine.chosen_slot() is not None:
+            nginx.settle()
+            work.steps += nginx.steps
         work.settle()
         settled = bool(work.steps)
         mark_used(layout, work.record.release)

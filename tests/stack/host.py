@@ -14,13 +14,18 @@ from tests.testbed import hosts
 PROJECT = "/opt/tradingbot"
 COMPOSE = f"docker compose --project-directory {PROJECT}"
 LABEL = "com.docker.compose.project=tradingbot"
+# One connection for all commands: a login takes longer than most of them. One that a reboot has cut is given up.
+SHARED = [
+    *["-o", "ControlMaster=auto", "-o", f"ControlPath={hosts.KEY.parent}/%p", "-o", "ControlPersist=20"],
+    *["-o", "ServerAliveInterval=5"],
+]
 
 
 def run_on(machine: hosts.Host, command: str, stdin: str = "", seconds: float = 60) -> subprocess.CompletedProcess[str]:
     """Run a shell *command* on the host as root, with *stdin* as its input."""
     remote = ["sudo", "sh", "-c", shlex.quote(command)]
     return subprocess.run(
-        [*hosts.ssh(machine), *remote], input=stdin, check=False, capture_output=True, text=True, timeout=seconds
+        [*hosts.ssh(machine, *SHARED), *remote], input=stdin, check=False, capture_output=True, text=True, timeout=seconds
     )
 
 

@@ -150,11 +150,12 @@ def names() -> list[str]:
     return sorted(line.removeprefix("tradingbot-host-") for line in listed.splitlines())
 
 
-def ssh(host: Host) -> list[str]:
+def ssh(host: Host, *options: str) -> list[str]:
     """Return the command that opens a shell on *host*."""
     return [
         *["ssh", "-i", host.identity_file, "-p", str(host.ssh_port), "-o", "BatchMode=yes"],
         *["-o", f"UserKnownHostsFile={host.known_hosts}", "-o", "StrictHostKeyChecking=accept-new"],
+        *options,
         f"{host.user}@127.0.0.1",
     ]
 

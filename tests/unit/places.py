@@ -28,11 +28,12 @@ PREFLIGHT: dict[str, Any] = {
 # What earlier tasks find on a host. A task that needs more than this cannot be rendered.
 FOUND: dict[str, Any] = {
     "__docker_host_preflight": {"facts": PREFLIGHT, "problems": []},
+    "__docker_host_written": {"paths": []},
     "__docker_host_teardown_data": True,
     "__docker_host_there": {"containers": [], "networks": [], "volumes": []},
-    "__postgres_data_file": {"stat": {"exists": False}},
     "__postgres_data_version": {},
     "__backend_now": {"image": None, "active": "blue", "settled": True, "memory_available_mb": 1, "disk_free_mb": 1},
+    "__backend_definition": "services: {}",
     "__backend_plan_read": {"pending": [], "head": "0003"},
     "__backend_login": {"msg": "refused"},
     "__nginx_made": {"certificate": "made"},

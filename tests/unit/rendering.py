@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jinja2
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar, trust_as_template
@@ -13,6 +14,24 @@ from ansible.template import Templar, trust_as_template
 ROOT = Path(__file__).resolve().parents[2]
 
 init_plugin_loader([str(ROOT / ".cache" / "collections")])
+
+_compile = jinja2.Environment.compile
+_compiled: dict[tuple[Any, ...], Any] = {}
+_OPTIONS = ("block_start_string", "variable_start_string", "trim_blocks", "lstrip_blocks", "keep_trailing_newline")
+
+
+def _compile_once(environment: jinja2.Environment, source: Any, *arguments: Any) -> Any:
+    """Compile a template, or take what it was compiled to before: that is most of the work of rendering it."""
+    if not isinstance(source, str):
+        return _compile(environment, source, *arguments)
+    key = (source, type(environment), *(getattr(environment, name) for name in _OPTIONS), *arguments)
+    if key not in _compiled:
+        _compiled[key] = _compile(environment, source, *arguments)
+    return _compiled[key]
+
+
+# Each Templar has an environment of its own, and no cache of another.
+jinja2.Environment.compile = _compile_once  # type: ignore[assignment, method-assign]
 
 
 @cache

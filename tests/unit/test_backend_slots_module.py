@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.tradingbot.stack.plugins.module_utils import slots_engine, target
+from ansible_collections.tradingbot.stack.plugins.module_utils import host_change, slots_engine, target
 from ansible_collections.tradingbot.stack.plugins.module_utils import slots_record as records
 from ansible_collections.tradingbot.stack.plugins.modules import backend_slots
+from forked import module
 
 SLOTS = {"blue": "127.0.0.1", "green": "127.0.0.2"}
 
@@ -25,12 +26,7 @@ def call(folder: Path, check: bool = False, **arguments: Any) -> dict[str, Any]:
     """Run the module as Ansible does, as this user."""
     internal = {"_ansible_check_mode": check, "_ansible_remote_tmp": str(folder)}
     given = {"project_dir": str(folder), "slots": SLOTS} | arguments | internal
-    command = [sys.executable, backend_slots.__file__]
-    words = json.dumps({"ANSIBLE_MODULE_ARGS": given})
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        command, input=words, capture_output=True, text=True, check=False, timeout=60, env=environment
-    )
+    done = module(backend_slots.__file__, json.dumps({"ANSIBLE_MODULE_ARGS": given}))
     return dict(json.loads(done.stdout))
 
 
@@ -124,11 +120,11 @@ def test_room_is_looked_for_where_the_engine_keeps_its_images(
 
 
 def test_a_failure_before_the_slots_is_logged_and_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend_slots, "RUN_DIR", folder / "run")
+    monkeypatch.setattr(host_change, "RUN_DIR", folder / "run")
     asked = {"state": "failed", "release": "9.9", "reason": "no such image", "who": "tests", "about": {}, "keep": 5}
     asked |= {"ready_timeout": 1, "settle_seconds": 1, "drain_timeout": 1}
     layout = records.Layout(folder, SLOTS)
-    answer = backend_slots.on_its_own(lambda: backend_slots.change(asked, layout))
+    answer = host_change.on_its_own(lambda: backend_slots.change(asked, layout))
     assert (answer["failed"], answer["msg"]) == (True, "no such image")
     logged = json.loads(layout.log_file.read_text())
     assert (logged["to"], logged["result"], logged["reason"], logged["who"]) == (
@@ -148,9 +144,9 @@ def test_work_that_is_killed_is_told_apart_from_work_that_failed() -> None:
     def fail() -> dict[str, Any]:
         raise KeyError("State")
 
-    assert "was killed: run the same again" in backend_slots.on_its_own(die)["msg"]
-    assert backend_slots.on_its_own(fail)["msg"] == "KeyError('State')"
-    assert backend_slots.on_its_own(lambda: {"changed": True}) == {"changed": True}
+    assert "was killed: run the same again" in host_change.on_its_own(die)["msg"]
+    assert host_change.on_its_own(fail)["msg"] == "KeyError('State')"
+    assert host_change.on_its_own(lambda: {"changed": True}) == {"changed": True}
 
 
 FAILED = {"who": "tests", "about": {}, "keep": 5, "reason": "no such image", "release": "9.9", "state": "failed"}
@@ -161,9 +157,9 @@ def test_on_a_full_disk_the_reason_is_not_lost_with_the_log(folder: Path, monkey
     def full(layout: records.Layout, _: Any) -> None:
         raise OSError(errno.ENOSPC, "full", str(layout.log_file))
 
-    monkeypatch.setattr(backend_slots, "RUN_DIR", folder / "run")
+    monkeypatch.setattr(host_change, "RUN_DIR", folder / "run")
     monkeypatch.setattr(records, "append_log", full)
-    answer = backend_slots.on_its_own(lambda: backend_slots.change(FAILED, records.Layout(folder, SLOTS)))
+    answer = host_change.on_its_own(lambda: backend_slots.change(FAILED, records.Layout(folder, SLOTS)))
     assert answer["failed"]
     assert answer["msg"].startswith("no such image\n")
     assert f"{folder}/backend/deploys.jsonl: No space left on device, a file system is full. Fix:" in answer["msg"]
@@ -173,17 +169,17 @@ def test_a_record_that_cannot_be_written_is_named_with_the_fix(folder: Path, mon
     def full(*_: Any, **__: Any) -> tuple[int, str]:
         raise OSError(errno.ENOSPC, "full", "a temporary file")
 
-    monkeypatch.setattr(backend_slots, "RUN_DIR", folder / "run")
+    monkeypatch.setattr(host_change, "RUN_DIR", folder / "run")
     monkeypatch.setattr(tempfile, "mkstemp", full)
     asked = FAILED | {"state": "present", "about": {"version": "9.9"}}
-    answer = backend_slots.on_its_own(lambda: backend_slots.change(asked, records.Layout(folder, SLOTS)))
+    answer = host_change.on_its_own(lambda: backend_slots.change(asked, records.Layout(folder, SLOTS)))
     assert answer["failed"]
     assert f"{folder}/backend/releases/9.9.json: No space left on device, a file system is full" in answer["msg"]
 
 
 CALLER = """
 import pathlib, sys, time
-from ansible_collections.tradingbot.stack.plugins.modules import backend_slots
+from ansible_collections.tradingbot.stack.plugins.module_utils import host_change
 
 def work():
     pathlib.Path(sys.argv[1]).write_text("begun")
@@ -191,7 +187,7 @@ def work():
     pathlib.Path(sys.argv[1]).write_text("done")
     return {}
 
-backend_slots.on_its_own(work)
+host_change.on_its_own(work)
 """
 
 

@@ -133,7 +133,7 @@ def waits(tasks: list[dict[str, Any]], service: str = "") -> list[tuple[str, str
 
 def test_every_wait_for_a_container_is_explained() -> None:
     found = [one for file in ROOT.glob("roles/*/tasks/*.yml") for one in waits(yaml.safe_load(file.read_text()) or [])]
-    assert sorted(found) == [(name, name) for name in ("nginx", "postgres", "redis")]
+    assert sorted(found) == [(name, name) for name in ("postgres", "redis")]
 
 
 def test_the_role_says_more_than_compose(tmp_path: Path) -> None:

@@ -134,12 +134,56 @@ def role_tasks(name: str) -> list[dict[str, Any]]:
     return found
 
 
+def files(**variables: Any) -> dict[str, str]:
+    """Return the files that the role writes."""
+    place = str(ROOT / "roles" / ROLE)
+    known = {"__docker_host_preflight": host(missing_files=[]), "role_path": place, "ansible_search_path": [place]}
+    written: dict[str, str] = evaluate(ROLE, "__docker_host_files", **(known | variables))
+    return written
+
+
+def test_services_that_are_not_there_yet_have_an_empty_definition() -> None:
+    missing = host(missing_files=["/opt/tradingbot/redis/compose.yaml"])
+    written = files(__docker_host_preflight=missing, docker_host_firewall_enabled=False)
+    assert written["/opt/tradingbot/redis/compose.yaml"] == "services: {}\n"
+    assert "/opt/tradingbot/nginx/compose.yaml" not in written
+    assert not [name for name in written if "firewall" in name]
+
+
+def test_the_project_lies_where_it_is_wanted() -> None:
+    elsewhere = {"docker_host_project_dir": "/srv/stack"}
+    written = [name for name in files(**elsewhere) if name.startswith("/")]
+    assert written == ["/srv/stack/compose.yaml", "/srv/stack/.env"]
+    folders = {folder["path"]: folder.get("mode") for folder in evaluate(ROLE, "__docker_host_folders", **elsewhere)}
+    assert folders["/srv/stack/secrets"] == "0700"
+    assert "/srv/stack" in folders
+
+
+@pytest.mark.parametrize(
+    ("facts", "differs"),
+    [
+        ({}, False),
+        ({"unset_sysctls": {"net.ipv4.ip_forward": 1}}, True),
+        ({"docker": {"enabled": False}}, True),
+        ({"docker": {"options_pending": True}}, True),
+        ({"docker": {"options": {}}}, True),
+    ],
+)
+def test_the_engine_is_left_alone_when_nothing_differs(facts: dict[str, Any], differs: bool) -> None:
+    options = evaluate(ROLE, "__docker_host_daemon_options")
+    docker = {"running": True, "enabled": True, "options": options, "options_pending": False}
+    found = {"unset_sysctls": {}} | facts | {"docker": docker | facts.get("docker", {})}
+    assert evaluate(ROLE, "__docker_host_engine_differs", __docker_host_preflight=host(**found)) is differs
+
+
 def test_a_run_that_is_cut_off_leaves_somebody_who_loads_rules_again() -> None:
     steps = [next(str(task[key]) for key in task if "_tasks" in key) for task in role_tasks("main.yml")]
     # The firewall's new unit no longer follows those of others; the units that load it again call the command.
-    assert steps.index("command.yml") < steps.index("rules.yml") < steps.index("firewall.yml")
-    written = next(task["tradingbot.stack.files"]["files"] for task in role_tasks("rules.yml"))
-    assert {"tradingbot-rules.service", "nftables.service.d/tradingbot.conf"} <= set(written)
+    assert steps.index("files.yml") < steps.index("firewall.yml")
+    written = [name.removeprefix("etc/systemd/system/") for name in files()]
+    order = ["usr/local/bin/tradingbot", "tradingbot-rules.service", "tradingbot-firewall.service"]
+    assert [name for name in written if name in order] == order
+    assert "nftables.service.d/tradingbot.conf" in written
     # What is repaired needs the containers' folders and the firewall.
     assert steps[-1] == "network.yml"
 
@@ -189,7 +233,7 @@ def test_the_key_of_the_repository_is_read_without_a_keyring_of_root_s() -> None
     ],
 )
 def test_units_that_flush_rules_have_them_loaded_again(unit: str, commands: set[str]) -> None:
-    text = render(ROLE, f"etc/systemd/system/{unit}.service.d/tradingbot.conf.j2")
+    text = files()[f"etc/systemd/system/{unit}.service.d/tradingbot.conf"]
     lines = [line.partition("=") for line in text.splitlines() if line.startswith("Exec")]
     assert {name for name, _, _ in lines} == commands
     # A start that waited for another unit's would wait for ever: that one comes after it.
@@ -217,6 +261,13 @@ def test_firewall_counts_the_web_connections_of_each_sender() -> None:
     assert "web_connections" not in off
     none = render(ROLE, "etc/tradingbot/firewall.nft.j2", docker_host_firewall_web_ports=[], **known)
     assert "jump web_connections" not in none
+
+
+def test_containers_of_the_stack_do_not_reach_link_local_addresses_but_for_names() -> None:
+    known = {"__docker_host_preflight": host(), "docker_host_network_bridge": "br-other"}
+    text = render(ROLE, "etc/tradingbot/firewall.nft.j2", **known)
+    dropped = 'iifname "br-other" ip daddr 169.254.0.0/16 meta l4proto { tcp, udp } th dport != 53 drop'
+    assert text.index(dropped) < text.index('iifname "br-*" accept')
 
 
 def test_firewall_is_one_transaction_that_drops_by_itself() -> None:

@@ -8,7 +8,6 @@ import errno
 import json
 import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -19,9 +18,9 @@ import pytest
 import yaml
 from ansible_collections.tradingbot.stack.plugins.lookup.failure import SECRET
 from ansible_collections.tradingbot.stack.plugins.module_utils import failures
+from forked import ansible
 
 ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
 PASSWORD = "superuser-0123456789abcdef-0123456789"
 SECRETS = {
     "postgres_superuser_password": PASSWORD,
@@ -115,16 +114,9 @@ def play(folder: Path, tasks: list[dict[str, Any]], answers: dict[str, str], **v
     common = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable} | SECRETS | variables
     (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "vars": common}}))
     (folder / "play.yml").write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))
-    environment = {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_FORKS": "8"}
-    done = subprocess.run(
-        [str(BIN / "ansible-playbook"), str(folder / "play.yml"), "--inventory", str(folder / "hosts.yml")],
-        cwd=ROOT,
-        env=os.environ | environment | {"PATH": f"{program.parent}:{os.environ['PATH']}"},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    arguments = [str(folder / "play.yml"), "--inventory", str(folder / "hosts.yml"), "--forks", "8"]
+    environment = {"ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "PATH": f"{program.parent}:{os.environ['PATH']}"}
+    done = ansible("ansible-playbook", *arguments, **environment)
     output = done.stdout + done.stderr
     assert [value for value in SECRETS.values() if value in output] == []
     found = dict(re.findall(r"^fatal: \[(\w+)\].* => (\{.*\})$", output, re.MULTILINE))

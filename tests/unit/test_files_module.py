@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import module
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "plugins" / "modules" / "files.py"
@@ -32,8 +31,8 @@ fdopen = os.fdopen
 os.fdopen = lambda handle, mode="r", *more, **options: (
     Full(handle, mode) if mode == "wb" else fdopen(handle, mode, *more, **options)
 )
-runpy.run_path(os.environ["MODULE"], run_name="__main__")
-"""
+runpy.run_path("MODULE", run_name="__main__")
+""".replace("MODULE", str(MODULE))
 
 
 def call(
@@ -43,11 +42,11 @@ def call(
     own = {"owner": str(os.getuid()), "group": str(os.getgid())}
     internal = {"_ansible_check_mode": check, "_ansible_diff": diff, "_ansible_remote_tmp": str(base.parent)}
     words = json.dumps({"ANSIBLE_MODULE_ARGS": {"base": str(base), **own, **arguments, **internal}})
-    command = [sys.executable, "-c", FULL] if full else [sys.executable, str(MODULE)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "MODULE": str(MODULE)}
-    done = subprocess.run(
-        command, input=words, capture_output=True, text=True, check=False, timeout=30, env=environment
-    )
+    program = MODULE
+    if full:
+        program = base.parent / "full.py"
+        program.write_text(FULL)
+    done = module(program, words)
     assert (done.returncode == 0) is ok, done.stdout + done.stderr
     return dict(json.loads(done.stdout))
 

@@ -320,13 +320,60 @@ def test_nothing_of_the_backend_is_touched_during_a_deploy(
 # Logs, and programs in containers.
 
 
-def test_logs_on_a_terminal(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A journalctl that prints a line of nginx's; the file has its arguments."""
+    program = tmp_path / "programs" / "journalctl"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\necho \'{{"status":200}}\'\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return tmp_path / "asked"
+
+
+def test_logs_on_a_terminal(host: Host, monkeypatch: pytest.MonkeyPatch, journal: Path) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    assert do("logs", "-f", "--tail", "7", "--since", "10m", "backend", "nginx") == 0
-    expected = "logs --tail 7 --follow --since 10m backend-blue nginx"
+    assert do("logs", "-f", "--tail", "7", "--since", "10m", "backend") == 0
+    expected = "logs --tail 7 --follow --since 10m backend-blue"
     assert host.became[0] == ["docker", "compose", "--project-directory", str(host.folder), *expected.split()]
+    assert not journal.exists()
     assert do("logs") == 0
-    assert " ".join(host.became[1][4:]) == "logs --tail 100 postgres redis backend-blue worker nginx"
+    assert " ".join(host.called[0][4:]) == "logs --tail 100 postgres redis backend-blue worker nginx"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        ([], "--lines=100"),
+        (["--tail", "all", "--since", "1h30m"], "--lines=all --since=-1h30m"),
+        (["--since", "2026-05-01T08:00:00Z"], "--lines=100 --since=2026-05-01 08:00:00 UTC"),
+        (["--follow"], "--lines=100 --follow"),
+    ],
+)
+def test_nginx_logs_into_the_journal_of_the_host(
+    host: Host, monkeypatch: pytest.MonkeyPatch, journal: Path, arguments: list[str], asked: str
+) -> None:
+    monkeypatch.setattr(containers, "_plainly", lambda _: wait_for(journal))
+    assert do("logs", *arguments, "nginx") == 0
+    words = f"--quiet --no-pager --output=cat --identifier=tradingbot_nginx {asked}"
+    assert journal.read_text().split() == words.split()
+
+
+def wait_for(path: Path) -> int:
+    """Wait until a file is there, as who follows a log waits for its lines."""
+    until = time.monotonic() + 10
+    while not path.exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    return 0
+
+
+def test_lines_of_the_journal_look_like_those_of_compose(
+    host: Host, monkeypatch: pytest.MonkeyPatch, journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(containers, "_plainly", lambda _: 3)
+    assert do("logs", "nginx") == 3
+    assert capsys.readouterr().out == 'nginx-1  | {"status":200}\n'
 
 
 def test_logs_for_a_file_are_plain(
@@ -811,6 +858,7 @@ class TestRules:
         monkeypatch.setattr(
             stack_network, "missing_rules", lambda _: look("engine", self.engine, ["port 443 of nginx"], [])
         )
+        monkeypatch.setattr(stack_network, "handover", lambda: "")
         monkeypatch.setattr(
             stack_network,
             "missing_ports",
@@ -892,6 +940,20 @@ class TestRules:
         assert do("rules") == 0
         assert self.changed(host)[-1] == "docker restart tradingbot-nginx-1"
         assert capsys.readouterr().out.splitlines()[-1].endswith("forgotten their ports: tradingbot-nginx-1")
+
+    @pytest.mark.parametrize("alive", [True, False])
+    def test_connections_are_led_to_no_second_nginx_that_is_gone(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], alive: bool
+    ) -> None:
+        ended: list[bool] = []
+        second = container("nginx", one_off=True) | {"Id": "id-second"}
+        second["NetworkSettings"] = {"Networks": {"edge": {"IPAddress": "172.20.0.9" if alive else ""}}}
+        host.containers.append(second)
+        monkeypatch.setattr(stack_network, "handover", lambda: "172.20.0.9")
+        monkeypatch.setattr(stack_network, "end_handover", lambda: ended.append(True))
+        assert do("rules") == 0
+        assert ended == ([] if alive else [True])
+        assert ("gets new connections again" in capsys.readouterr().out) != alive
 
     def test_an_engine_that_does_not_run_is_left_alone(self, host: Host) -> None:
         self.engine = False

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
+from ansible_collections.tradingbot.stack.plugins.module_utils.host_command import containers
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -120,11 +121,33 @@ def test_tls_is_mozillas_intermediate_6_0() -> None:
     }
 
 
+JOURNAL = "syslog:server=unix:/dev/log,nohostname,tag=tradingbot_nginx"
+
+
+def test_no_request_waits_for_who_reads_the_container_s_log() -> None:
+    """What nginx prints goes through a pipe, which is full when the engine is away for long."""
+    text = configuration()
+    assert f"access_log {JOURNAL} tradingbot;" in text
+    assert set(re.findall(r"error_log stderr (\w+);", text)) == {"emerg"}, "which is said at a start or reload alone"
+    assert JOURNAL.endswith(f"tag={containers.NGINX}")
+    (journal,) = [volume for volume in compose()["volumes"] if isinstance(volume, dict)]
+    assert (journal["source"], journal["target"]) == ("/run/systemd/journal/dev-log", "/dev/log")
+    assert journal["bind"] == {"create_host_path": False}
+
+
+def test_the_container_neither_swaps_nor_leaves_cores_nor_asks_for_names() -> None:
+    service = compose(nginx_memory="77m")
+    assert service["memswap_limit"] == service["mem_limit"] == "77m"
+    assert service["ulimits"] == {"core": 0}
+    assert service["dns_search"] == ["."]
+
+
 def test_no_error_log_shows_request_lines() -> None:
     """They hold tokens. Of what is left, `worker_connections are not enough` is the one that people need."""
     text = configuration(nginx_server_names=["bot.example.com"])
-    assert text.index("error_log stderr warn;") < text.index("http {") < text.index("error_log stderr alert;")
-    assert text.count("proxy_pass http://$active_backend;") == text.count("error_log stderr emerg;") == 6
+    assert text.index(f"error_log {JOURNAL} warn;") < text.index("http {") < text.index(f"error_log {JOURNAL} alert;")
+    requests = text[text.index("http {") :]
+    assert requests.count("proxy_pass http://$active_backend;") == requests.count("error_log stderr emerg;") == 6
     for path in ("= /api/v1/health", "/api/", "= /api/v1/ws", "/api/v1/webhooks/"):
         assert "error_log stderr emerg;" in location(text, path)
     log = re.search(r"log_format tradingbot (.*?);\n", text, re.DOTALL)
@@ -484,8 +507,8 @@ def test_the_container_has_no_more_rights_than_it_needs() -> None:
     assert service["cap_drop"] == ["ALL"]
     assert "cap_add" not in service
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert all(volume.endswith(":ro") for volume in service["volumes"])
-    assert not any("docker.sock" in volume for volume in service["volumes"])
+    assert all(str(volume).endswith(":ro") or volume["read_only"] for volume in service["volumes"])
+    assert "docker.sock" not in str(service["volumes"])
     assert service["restart"] == "unless-stopped"
     assert {"cpus", "mem_limit", "pids_limit", "logging", "healthcheck", "stop_grace_period"} <= set(service)
 

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from forked import ansible
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
@@ -70,20 +69,7 @@ def preflight(folder: Path, **host: Any) -> str:
     (folder / "look.yml").write_text(yaml.safe_dump([play], sort_keys=False))
     here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_user": "deploy"}
     (folder / "hosts.yml").write_text(yaml.safe_dump({"redis": {"hosts": {"here": here | host}}}))
-    done = subprocess.run(
-        [
-            str(Path(sys.executable).parent / "ansible-playbook"),
-            str(folder / "look.yml"),
-            "-i",
-            str(folder / "hosts.yml"),
-        ],
-        cwd=ROOT,
-        env=os.environ | {"ANSIBLE_NOCOLOR": "1", "COLUMNS": "1000", "ANSIBLE_BECOME_ALLOW_SAME_USER": "1"},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = ansible("ansible-playbook", str(folder / "look.yml"), "-i", str(folder / "hosts.yml"))
     assert done.returncode == 2, done.stdout + done.stderr
     assert "tradingbot.stack.redis" not in done.stdout
     return " ".join(done.stdout.rpartition("FAILED! =>")[2].split())
@@ -124,7 +110,6 @@ def test_a_python_that_is_too_old(tmp_path: Path) -> None:
     for version, code in (("3.9.18", 2), ("3.10.4", 0)):
         look = {"hosts": "localhost", "gather_facts": False, "vars": {"ansible_facts": {"python_version": version}}}
         play.write_text(yaml.safe_dump([look | {"tasks": [refuse]}], sort_keys=False))
-        command = [str(Path(sys.executable).parent / "ansible-playbook"), str(play), "-i", "localhost,", "-c", "local"]
-        done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=60)
+        done = ansible("ansible-playbook", str(play), "-i", "localhost,", "-c", "local")
         assert done.returncode == code, done.stdout
         assert ("this is Python 3.9.18, and the modules need 3.10" in " ".join(done.stdout.split())) is (code == 2)

@@ -24,7 +24,6 @@ SECRETS = {
 }
 ABSENT: dict[str, Any] = {
     "postgres_owner_password": SECRETS["postgres_owner_password"],
-    "__postgres_data_file": {"stat": {"exists": False}},
     "__postgres_data_version": {},
 }
 
@@ -192,7 +191,6 @@ def test_data_of_another_major_version_is_found_with_a_way_out() -> None:
     (problem,) = problems(
         "postgres",
         postgres_owner_password=SECRETS["postgres_owner_password"],
-        __postgres_data_file={"stat": {"exists": True, "checksum": "of 14"}},
         __postgres_data_version={"content": base64.b64encode(b"14\n").decode()},
     )
     assert problem["what"] == "postgres_version"

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from ansible_collections.tradingbot.stack.plugins.plugin_utils import inventory as rules
 from ansible_collections.tradingbot.stack.plugins.plugin_utils.secrets import OPTIONAL, SECRETS
+from forked import ansible
 
 ROOT = Path(__file__).resolve().parents[2]
 PROD = ROOT / "inventories" / "prod"
@@ -39,12 +40,6 @@ REFUSE = """
 """
 
 
-def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "COLUMNS": "1000"}
-    command = [str(BIN / program), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=120, check=False)
-
-
 def said(done: subprocess.CompletedProcess[str]) -> str:
     return " ".join((done.stdout + done.stderr).split())
 
@@ -52,16 +47,34 @@ def said(done: subprocess.CompletedProcess[str]) -> str:
 @pytest.fixture
 def prod(tmp_path: Path) -> Path:
     """A copy of the example as it is in the repository, without anything that a person has put there."""
-    folder = tmp_path / "prod"
-    shutil.copytree(PROD, folder, ignore=shutil.ignore_patterns("vault.yml", "*.pem"))
-    return folder
+    return copy(tmp_path)
+
+
+def copy(folder: Path) -> Path:
+    """Return a copy of the example in *folder*."""
+    shutil.copytree(PROD, folder / "prod", ignore=shutil.ignore_patterns("vault.yml", "*.pem"))
+    return folder / "prod"
+
+
+@pytest.fixture(scope="module")
+def filling(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A folder with the example filled in, to copy from; and the names of what the refusal told to fill."""
+    folder = tmp_path_factory.mktemp("filled")
+    return folder, fill(copy(folder))
+
+
+@pytest.fixture
+def filled(filling: tuple[Path, list[str]], tmp_path: Path) -> Path:
+    """The example, filled in as its refusal tells."""
+    shutil.copytree(filling[0], tmp_path, dirs_exist_ok=True)
+    return tmp_path / "prod"
 
 
 def fill(prod: Path) -> list[str]:
     """Run each command that the refusal gives; return the names of the variables."""
     play = prod.parent / "refuse.yml"
     play.write_text(REFUSE)
-    done = run("ansible-playbook", str(play), "-i", str(prod))
+    done = ansible("ansible-playbook", str(play), "-i", str(prod))
     assert done.returncode != 0
     ways = dict(re.findall(r"^ *\d+\. ([\w, ]+): .*\n *Way out: (.*)$", done.stdout, re.MULTILINE))
     for pem in ("fullchain.pem", "privkey.pem"):
@@ -96,14 +109,16 @@ def variables(prod: Path, host: str = "server") -> dict[str, Any]:
         "vars": {"shown": {name: "{{ " + name + " }}" for name in wanted}},
     }
     play.write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "tasks": [task]}]))
-    done = run("ansible-playbook", str(play), "-i", str(prod), "--vault-password-file", str(prod.parent / "password"))
+    done = ansible(
+        "ansible-playbook", str(play), "-i", str(prod), "--vault-password-file", str(prod.parent / "password")
+    )
     assert done.returncode == 0, said(done)
     shown: dict[str, Any] = json.loads((prod.parent / f"{host}.json").read_text())
     return shown
 
 
 def test_refuses_all_that_is_left_together_before_any_connection(prod: Path) -> None:
-    done = run("ansible-playbook", "playbooks/site.yml", "-i", str(prod))
+    done = ansible("ansible-playbook", "playbooks/site.yml", "-i", str(prod))
     assert done.returncode != 0
     for name in (*rules.FILL, *rules.FILES, *SECRETS):
         assert name in said(done), name
@@ -137,17 +152,16 @@ def test_images_without_a_digest_are_found(groups: list[str], images: dict[str, 
 def test_digests_are_asked_for_where_the_inventory_says_so(prod: Path, required: str) -> None:
     with (prod / WIRING.with_name("main.yml")).open("a") as file:
         file.write(f"image_digests_required: {required}\nnginx_image: nginx:1.30-alpine{DIGEST}\n")
-    done = said(run("ansible-playbook", "playbooks/site.yml", "-i", str(prod)))
+    done = said(ansible("ansible-playbook", "playbooks/site.yml", "-i", str(prod)))
     assert ("redis_image: the default has no digest" in done) == (required == "true")
     assert "nginx_image" not in done
 
 
-def test_the_commands_in_the_refusals_fill_it(prod: Path) -> None:
-    names = fill(prod)
-    assert set(rules.FILL) | set(rules.FILES) <= set(names)
-    filled = [path for path in prod.rglob("*.yml") if re.search(r"^[^#\n]*CHANGE_ME", path.read_text(), re.MULTILINE)]
-    assert filled == []
-    values = variables(prod)
+def test_the_commands_in_the_refusals_fill_it(filled: Path, filling: tuple[Path, list[str]]) -> None:
+    assert set(rules.FILL) | set(rules.FILES) <= set(filling[1])
+    left = [path for path in filled.rglob("*.yml") if re.search(r"^[^#\n]*CHANGE_ME", path.read_text(), re.MULTILINE)]
+    assert left == []
+    values = variables(filled)
     assert values["docker_host_services"] == ["postgres", "redis", "backend", "nginx"]
     assert values["docker_host_required_ports"] == [80, 443]
     assert values["postgres_max_connections"] == 152
@@ -163,28 +177,25 @@ def test_the_commands_in_the_refusals_fill_it(prod: Path) -> None:
 
 
 @pytest.mark.parametrize(("workers", "connections"), [(1, 100), (4, 152), (8, 256)])
-def test_postgresql_takes_all_connections_of_the_backend(prod: Path, workers: int, connections: int) -> None:
-    fill(prod)
-    with (prod / WIRING.with_name("main.yml")).open("a") as file:
+def test_postgresql_takes_all_connections_of_the_backend(filled: Path, workers: int, connections: int) -> None:
+    with (filled / WIRING.with_name("main.yml")).open("a") as file:
         file.write(f"backend_workers: {workers}\n")
-    assert variables(prod)["postgres_max_connections"] == connections
+    assert variables(filled)["postgres_max_connections"] == connections
 
 
-def test_the_connections_of_trusted_proxies_are_not_counted(prod: Path) -> None:
-    fill(prod)
-    assert variables(prod)["docker_host_firewall_web_connections_exempt"] == []
-    with (prod / WIRING.with_name("main.yml")).open("a") as file:
+def test_the_connections_of_trusted_proxies_are_not_counted(filled: Path) -> None:
+    assert variables(filled)["docker_host_firewall_web_connections_exempt"] == []
+    with (filled / WIRING.with_name("main.yml")).open("a") as file:
         file.write("nginx_trusted_proxies: [192.0.2.0/24]\n")
-    assert variables(prod)["docker_host_firewall_web_connections_exempt"] == ["192.0.2.0/24"]
+    assert variables(filled)["docker_host_firewall_web_connections_exempt"] == ["192.0.2.0/24"]
 
 
-def test_groups_decide_what_a_host_carries(prod: Path) -> None:
-    fill(prod)
-    hosts = yaml.safe_load((prod / "hosts.yml").read_text())
+def test_groups_decide_what_a_host_carries(filled: Path) -> None:
+    hosts = yaml.safe_load((filled / "hosts.yml").read_text())
     hosts["all"]["children"]["docker_host"]["hosts"]["database"] = {"ansible_host": "203.0.113.11"}
     hosts["all"]["children"]["postgres"]["hosts"] = {"database": None}
-    (prod / "hosts.yml").write_text(yaml.safe_dump(hosts))
-    database, server = variables(prod, "database"), variables(prod, "server")
+    (filled / "hosts.yml").write_text(yaml.safe_dump(hosts))
+    database, server = variables(filled, "database"), variables(filled, "server")
     assert database["docker_host_services"] == ["postgres"]
     assert database["docker_host_required_ports"] == []
     assert database["docker_host_firewall_web_ports"] == []
@@ -223,7 +234,9 @@ PLAYBOOKS = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml"))
 
 @pytest.mark.parametrize("playbook", PLAYBOOKS)
 def test_a_mistyped_path_of_an_inventory_is_no_success(tmp_path: Path, playbook: str) -> None:
-    done = run("ansible-playbook", f"playbooks/{playbook}.yml", "-i", str(tmp_path / "typo"), "-e", "backend_version=1")
+    done = ansible(
+        "ansible-playbook", f"playbooks/{playbook}.yml", "-i", str(tmp_path / "typo"), "-e", "backend_version=1"
+    )
     assert done.returncode != 0
     assert f"there is no {tmp_path / 'typo'}. Pass yours" in said(done)
     assert list(tmp_path.iterdir()) == []
@@ -233,6 +246,6 @@ def test_a_mistyped_path_of_an_inventory_is_no_success(tmp_path: Path, playbook:
 def test_an_inventory_without_the_hosts_is_no_success(tmp_path: Path, content: str) -> None:
     inventory = tmp_path / "hosts.yml"
     inventory.write_text(content)
-    done = run("ansible-playbook", "playbooks/health.yml", "-i", str(inventory))
+    done = ansible("ansible-playbook", "playbooks/health.yml", "-i", str(inventory))
     assert done.returncode != 0
     assert f"hosts in the group docker_host, and {inventory} has none" in said(done)

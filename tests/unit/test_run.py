@@ -149,6 +149,14 @@ def test_the_stages_get_the_seed_and_what_pytest_is_to_select(monkeypatch: pytes
     assert said.endswith("-m 'not alone'")
 
 
+def test_what_is_for_a_release_is_left_out_of_the_daily_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TEST_ALL", raising=False)
+    for environment, measured in (({}, False), ({"TEST_ALL": "1"}, True)):
+        one = Run(stage("a", "import os; print(os.environ['PYTEST_ADDOPTS'])", for_a_release=("--cov",)))
+        asyncio.run(one.execute(dict(os.environ) | environment))
+        assert one.log.read_text().splitlines()[-1].endswith(" --cov") == measured
+
+
 @pytest.mark.parametrize(
     ("line", "counted"),
     [

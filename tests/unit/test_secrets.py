@@ -10,7 +10,6 @@ import re
 import runpy
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -23,6 +22,7 @@ from ansible.template import Templar, trust_as_template
 from ansible_collections.tradingbot.stack.plugins.filter.backend_secret_problems import backend_secret_problems
 from ansible_collections.tradingbot.stack.plugins.filter.scram_verifier import scram_verifier
 from ansible_collections.tradingbot.stack.plugins.plugin_utils import secrets as rules
+from forked import COMMON, ansible
 from rendering import render
 from small_host import evaluate
 
@@ -57,11 +57,11 @@ class Inventory:
     ) -> subprocess.CompletedProcess[str]:
         """Run *playbook*, by default with the vault password."""
         given = ["--vault-password-file", str(password or self.password)] if password != Path() else []
-        return run("ansible-playbook", str(playbook), "-i", str(self.folder), *given, *options)
+        return ansible("ansible-playbook", str(playbook), "-i", str(self.folder), *given, *options)
 
     def clear(self) -> str:
         """Return the clear text of the vault."""
-        shown = run("ansible-vault", "view", "--vault-password-file", str(self.password), str(self.vault))
+        shown = ansible("ansible-vault", "view", "--vault-password-file", str(self.password), str(self.vault))
         assert shown.returncode == 0, shown.stderr
         return shown.stdout
 
@@ -73,21 +73,8 @@ class Inventory:
         """Make *text* the content of the vault."""
         self.vault.parent.mkdir(parents=True, exist_ok=True)
         self.vault.write_text(text)
-        done = run("ansible-vault", "encrypt", "--vault-password-file", str(self.password), str(self.vault))
+        done = ansible("ansible-vault", "encrypt", "--vault-password-file", str(self.password), str(self.vault))
         assert done.returncode == 0, done.stderr
-
-
-def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "COLUMNS": "1000"}
-    return subprocess.run(
-        [str(BIN / program), *arguments],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=ROOT,
-        timeout=120,
-        check=False,
-    )
 
 
 def text(done: subprocess.CompletedProcess[str]) -> str:
@@ -274,10 +261,15 @@ class TestPlaybook:
         assert "but ours" not in done.stdout + done.stderr
 
     def test_two_runs_at_once_agree(self, inventory: Inventory) -> None:
-        with ThreadPoolExecutor(3) as pool:
-            runs = list(pool.map(lambda _: inventory.play(), range(3)))
-        assert [done.returncode for done in runs] == [0, 0, 0]
-        assert sum("changed=1" in done.stdout for done in runs) == 1
+        command = [str(BIN / "ansible-playbook"), "playbooks/secrets.yml", "-i", str(inventory.folder)]
+        command += ["--vault-password-file", str(inventory.password)]
+        runs = [
+            subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | COMMON, cwd=ROOT, text=True)
+            for _ in range(3)
+        ]
+        said = [one.communicate(timeout=120)[0] for one in runs]
+        assert [one.returncode for one in runs] == [0, 0, 0]
+        assert sum("changed=1" in one for one in said) == 1
         assert len(inventory.clear().splitlines()) == 1 + len(NAMES)
 
     def test_keeps_the_vault_id_of_the_file(self, inventory: Inventory, tmp_path: Path) -> None:
@@ -371,7 +363,7 @@ class TestRefusals:
         (tmp_path / "second").mkdir()
         (tmp_path / "second" / "hosts.yml").write_text("all: {hosts: {two: {}}}\n")
         self.refused(inventory.play("-i", str(tmp_path / "second")), "2 inventory folders", "secrets_path=")
-        self.refused(run("ansible-playbook", "playbooks/secrets.yml", "-i", "localhost,"), "0 inventory folders")
+        self.refused(ansible("ansible-playbook", "playbooks/secrets.yml", "-i", "localhost,"), "0 inventory folders")
 
     def test_listing_needs_no_password(self, inventory: Inventory) -> None:
         inventory.encrypt("vault_a: b\n")
@@ -400,7 +392,7 @@ class TestPreflight:
         passed = inventory.play("-vvv", playbook=playbook)
         assert passed.returncode == 0, text(passed)
 
-        encrypted = run(
+        encrypted = ansible(
             "ansible-vault", "encrypt_string", "--vault-password-file", str(inventory.password), "tooShort7"
         )
         more = f"vault_inline: {encrypted.stdout}\n"

@@ -146,6 +146,9 @@ class Host:
             "error": "",
         }
         self.asked: list[Any] = []
+        # Where an interrupted replacement of nginx leads its clients.
+        self.led_to = ""
+        monkeypatch.setattr(stack_network, "handover", lambda: self.led_to)
         monkeypatch.setattr(stack_network, "look", self.look_at_network)
         monkeypatch.setattr(stack_services.deploy_lock, "__defaults__", (self.lock, None))
         # The machine that the tests run on may be full.
@@ -407,6 +410,21 @@ def test_a_container_from_before_there_were_slots(host: Host) -> None:
     assert host.problems() == ["backend: its container is left over from before there were slots"]
 
 
+def test_a_replacement_of_nginx_that_was_interrupted(host: Host) -> None:
+    second = {"com.docker.compose.oneoff": "True"}
+    host.engine.containers.append(
+        container("nginx", labels=second) | {"Id": "id-second", "Name": "/tradingbot-nginx-second"}
+    )
+    host.led_to = "172.20.0.9"
+    assert host.problems() == [
+        "nginx's replacement: it was interrupted, and left the container tradingbot-nginx-second",
+        "nginx's replacement: it was interrupted: the table `ip tradingbot_nginx` leads new connections to 172.20.0.9",
+    ]
+    assert [row["service"] for row in host.look()["services"]].count("nginx") == 1
+    host.lock.write_text(json.dumps({"since": time.time(), "who": "somebody"}))
+    assert host.problems() == [], "it goes on"
+
+
 def test_a_worker_of_another_release(host: Host) -> None:
     record(host.folder, worker="0.2.0-9")
     assert host.problems() == ["worker: it runs 0.2.0-9, and backend-blue runs 0.3.0-1"]
@@ -416,7 +434,7 @@ def test_a_worker_of_another_release(host: Host) -> None:
     ("answer", "said"),
     [
         ((1, "", "noise\nPostgreSQL does not answer\n"), "the backend cannot tell: PostgreSQL does not answer"),
-        ((124, "", "no answer within 4 s"), "the backend cannot tell: no answer within 4 s"),
+        ((124, "", "no answer within 15 s"), "the backend cannot tell: no answer within 15 s"),
         ((0, "not JSON", ""), "the backend cannot tell: `tradingbot status --json` said 'not JSON'"),
         ((0, "{}", ""), "the backend cannot tell: `tradingbot status --json` said '{}'"),
         ((0, "", ""), "the backend cannot tell: `tradingbot status --json` said 'it said nothing'"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +148,10 @@ def test_the_files_of_a_real_host_are_looked_at(tmp_path: Path) -> None:
     for name in ("data", "secrets"):
         (tmp_path / name).mkdir()
     (tmp_path / "secrets/password").write_text("x")
+    os.mknod(tmp_path / "journal", stat.S_IFSOCK | 0o600)
     mounts = [
         {"Type": "bind", "Destination": "/data", "Source": str(tmp_path / "data"), "RW": True},
+        {"Type": "bind", "Destination": "/dev/log", "Source": str(tmp_path / "journal"), "RW": False},
         {"Type": "bind", "Destination": "/run/secrets/x", "Source": str(tmp_path / "secrets/password"), "RW": False},
         {"Type": "tmpfs", "Destination": "/tmp", "Source": ""},
     ]

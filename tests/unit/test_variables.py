@@ -6,6 +6,7 @@ import ast
 import hashlib
 import re
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,8 @@ from rendering import ROOT
 PG_COMPOSE, PG_CONF = "postgres postgres/compose.yaml.j2", "postgres postgres/conf/postgresql.conf.j2"
 PG_HBA, PG_SQL = "postgres postgres/conf/pg_hba.conf.j2", "postgres sql/apply.sql.j2"
 PG_RUN = "postgres up.yml: Ensure PostgreSQL is up and healthy"
-PG_DATA, PG_CHECKS = "postgres preflight.yml: Look for existing data", "postgres preflight.yml: Note the problems found"
+PG_DATA = "postgres preflight.yml: Read the version of existing data"
+PG_CHECKS = "postgres preflight.yml: Note the problems found"
 REDIS_COMPOSE, REDIS_CONF = "redis redis/compose.yaml.j2", "redis redis/conf/redis.conf.j2"
 REDIS_ACL, REDIS_RUN = "redis secrets/redis_acl.j2", "redis run.yml: Ensure Redis is up and healthy"
 LOOK = "docker_host preflight.yml: Look at what the host has and lacks"
@@ -44,7 +46,7 @@ MODELS = "backend models.yml: Ensure the models are on the host"
 BACKEND_CHECKS = "backend preflight.yml: Note the problems found"
 NGINX, NGINX_COMPOSE = "nginx conf/nginx.conf.j2", "nginx compose.yaml.j2"
 NGINX_RUN, NGINX_FILES = (
-    "nginx run.yml: Ensure the container runs and is healthy",
+    "nginx run.yml: Ensure nginx's container is as its Compose file says, and healthy",
     "nginx configure.yml: Ensure the configuration that nginx has accepted, the files that it carries and its"
     " Compose definition",
 )
@@ -110,7 +112,7 @@ CASES: dict[str, Case] = {
             NGINX_RUN,
             NGINX_FILES,
         ),
-        *(LOOK, COMMAND, HEALTH, "docker_host project.yml: Ensure the project has its folders and names its parts"),
+        *(LOOK, COMMAND, HEALTH),
         *("docker_host teardown_data.yml: Look for releases of pulled images",),
     ),
     "docker_host_project_name": case(
@@ -148,7 +150,7 @@ CASES: dict[str, Case] = {
     ),
     "docker_host_sysctls": case({"vm.swappiness": 7}, LOOK, reads="vm.swappiness"),
     "docker_host_network_subnet": case("10.77.0.0/24", LOOK, NETWORK, PG_HBA, RELEASE),
-    "docker_host_network_bridge": case("br-other", LOOK, NETWORK),
+    "docker_host_network_bridge": case("br-other", LOOK, NETWORK, FIREWALL),
     "docker_host_firewall_enabled": case(False, "docker_host main.yml: Filter what comes in"),
     "docker_host_firewall_ssh_sources": case(["192.0.2.9"], FIREWALL, LOOK, reads="192.0.2.9"),
     "docker_host_firewall_ssh_port": case(2277, FIREWALL, LOOK, docker_host_firewall_ssh_sources=["192.0.2.9"]),
@@ -313,7 +315,7 @@ CASES: dict[str, Case] = {
     "nginx_csp_maintenance": case("default-src 'zz-closed'", NGINX),
     "nginx_worker_processes": case(3, NGINX, reads="worker_processes 3;"),
     "nginx_worker_connections": case(4077, NGINX),
-    "nginx_shutdown_timeout": case(127, NGINX, reads="worker_shutdown_timeout 127s;"),
+    "nginx_shutdown_timeout": case(4127, NGINX, NGINX_RUN),
     "nginx_stop_grace_period": case("37s", NGINX_COMPOSE),
     "nginx_cpus": case("1.7", NGINX_COMPOSE),
     "nginx_memory": case("177m", NGINX_COMPOSE),
@@ -323,6 +325,7 @@ CASES: dict[str, Case] = {
 }
 
 
+@cache
 def specified(role: str) -> dict[str, Any]:
     found = yaml.safe_load((ROOT / "roles" / role / "meta" / "argument_specs.yml").read_text())
     options: dict[str, Any] = found["argument_specs"]["main"]["options"]
@@ -381,6 +384,7 @@ def literals(path: Path) -> list[str]:
     return [node.value for node in constants if isinstance(node.value, str)]
 
 
+@cache
 def named() -> set[str]:
     """Return the defaults that name something: a path, an address, a network, an image."""
     found: set[str] = set()
@@ -408,12 +412,9 @@ def test_no_default_is_written_a_second_time() -> None:
         path for part in ("tasks", "templates", "vars", "files") for path in (ROOT / "roles").glob(f"*/{part}/**/*")
     ]
     files += [*(ROOT / "playbooks").rglob("*.yml"), *(ROOT / "plugins").rglob("*.py")]
+    read = {str(path.relative_to(ROOT)): literals(path) for path in files if path.is_file()}
     found = {
-        (str(path.relative_to(ROOT)), word)
-        for path in files
-        if path.is_file()
-        for word in named()
-        if any(word in literal for literal in literals(path))
+        (path, word) for path, texts in read.items() for word in named() if any(word in literal for literal in texts)
     }
     assert found - EXAMPLES == set()
 

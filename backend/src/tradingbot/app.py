@@ -1,5 +1,7 @@
 """Puts the application together."""
 
+import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
@@ -28,6 +30,7 @@ from tradingbot.core.sentry import reporting_errors
 from tradingbot.core.settings import Settings
 from tradingbot.events import endpoints as events
 from tradingbot.events.hub import EventHub
+from tradingbot.events.protocol import LiveProtocol
 from tradingbot.events.publisher import EventPublisher
 from tradingbot.exchanges import endpoints as exchanges
 from tradingbot.health import endpoints as health
@@ -124,6 +127,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
             waker.start()
             await database.open()
             await intake.start()
+            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, LiveProtocol.reconnect_all)
             try:
                 yield
             finally:

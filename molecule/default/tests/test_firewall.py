@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import requests
+
+from tests.stack.host import COMPOSE, wait_until
 
 PUBLISHED = 9999
 SCAN = """
@@ -49,6 +52,38 @@ def scan(neighbour: Any, address: str, *ports: int) -> dict[int, str]:
     answer = neighbour(["python3", "-c", SCAN, address, *map(str, ports)])
     assert answer.returncode == 0, answer.stderr
     return {int(port): state for port, state in json.loads(answer.stdout).items()}
+
+
+NAMESPACE = """
+ip netns add metadata
+ip link add metadata0 type veth peer name eth0 netns metadata
+ip address add 169.254.169.253/30 dev metadata0
+ip link set metadata0 up
+ip -n metadata address add 169.254.169.254/30 dev eth0
+ip -n metadata link set eth0 up
+ip -n metadata route add default via 169.254.169.253
+"""
+
+
+@pytest.fixture
+def metadata(host: Any) -> Iterator[str]:
+    """Yield an address that cloud providers have their metadata at; a namespace of the host's answers on 80 and 53."""
+    for line in NAMESPACE.strip().splitlines():
+        host.run_expect([0], line)
+    for port in (53, 80):
+        unit = f"systemd-run --unit=metadata-{port} ip netns exec metadata python3 -m http.server"
+        host.run_expect([0], f"{unit} {port}")
+    yield "169.254.169.254"
+    host.run_expect([0], "systemctl stop metadata-53 metadata-80")
+    host.run_expect([0], "ip netns delete metadata")
+
+
+def test_containers_do_not_reach_what_tells_credentials_of_the_host(host: Any, metadata: str) -> None:
+    look = f"-c {shlex.quote(SCAN)} {metadata} 80 53"
+    everything = {"80": "open", "53": "open"}
+    wait_until(lambda: json.loads(host.check_output(f"python3 {look}")) == everything, 20, "the host reaches it")
+    scanned = host.check_output(f"{COMPOSE} exec -T worker python {look}")
+    assert json.loads(scanned) == everything | {"80": "silent"}
 
 
 @pytest.fixture

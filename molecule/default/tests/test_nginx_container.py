@@ -29,6 +29,23 @@ def test_its_status_is_for_itself_alone(host: Any, https_url: str) -> None:
     assert requests.get(f"{https_url}/status", verify=False, timeout=20).status_code == 404
 
 
+def test_it_answers_while_nobody_reads_what_containers_print(host: Any, https_url: str) -> None:
+    """As many requests as in three minutes with four alerts a second, with the engine stopped."""
+    client = requests.Session()
+    client.verify = client.trust_env = False
+    with host.sudo():
+        host.run_expect([0], "systemctl stop docker.socket docker.service")
+        try:
+            answers = [client.get(f"{https_url}/static/index.html", timeout=10) for _ in range(720)]
+        finally:
+            host.run_expect([0], "systemctl start docker.socket docker.service")
+        assert {answer.status_code for answer in answers} == {200}
+        assert max(answer.elapsed.total_seconds() for answer in answers) < 3
+        asked = {answer.headers["X-Request-ID"] for answer in answers}
+        logged = host.check_output("journalctl --quiet --output=cat --identifier=tradingbot_nginx --lines=5000")
+        assert asked <= {json.loads(line).get("request_id") for line in logged.splitlines() if line.startswith("{")}
+
+
 def test_a_new_configuration_is_a_reload(host: Any, https_url: str) -> None:
     before = inspect(host, "nginx")
     client = requests.Session()

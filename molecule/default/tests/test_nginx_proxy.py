@@ -79,8 +79,9 @@ def send_line(url: str, line: str) -> Answer:
 def logs(host: Any) -> str:
     """Return all that nginx wrote, access and errors."""
     with host.sudo():
-        container = host.check_output(f"{COMPOSE} ps --quiet nginx")
-        return str(host.check_output(f"docker logs {container} 2>&1"))
+        return str(
+            host.check_output(f"journalctl --quiet --output=cat --identifier=tradingbot_nginx; {COMPOSE} logs nginx")
+        )
 
 
 def check_security_headers(headers: Any) -> None:

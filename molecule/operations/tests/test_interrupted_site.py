@@ -42,7 +42,7 @@ def test_site_is_killed_at_random_moments(
         time.sleep(LOAD_SECONDS)
     whole = succeeds(inventory, SITE, *version, *changing(0)).seconds
     held = [int(number) for number in ask(COUNT)[0].split("|")]
-    for number in some_of(range(1, KILLS + 1), 3):
+    for number in some_of(range(1, KILLS + 1), 2):
         moment = chance.uniform(whole * (number - 1) / KILLS, whole * number / KILLS)
         run = Run(inventory, SITE, *version, *changing(number))
         time.sleep(moment)

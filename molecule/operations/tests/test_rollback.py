@@ -6,7 +6,7 @@ import pytest
 
 from tests.stack.deployments import GOOD, to
 from tests.stack.plays import DEPLOY, ROLLBACK, fails, succeeds
-from tests.stack.slots import agree_on, served
+from tests.stack.slots import agree_on, releases, served
 from tests.testbed import hosts
 
 pytestmark = pytest.mark.usefixtures("deployable")
@@ -14,10 +14,15 @@ pytestmark = pytest.mark.usefixtures("deployable")
 
 @pytest.fixture(scope="module")
 def kept(machine: hosts.Host, inventory: str) -> list[str]:
-    """Two versions that are kept; no other test deploys them, so that each has one release. The second one serves."""
-    for version in GOOD[3:5]:
+    """Two versions that are kept, each with one release, and do not serve; those of other tests where there are any."""
+    serving, known = served(machine), [release.rpartition("-")[0] for release in releases(machine)]
+    found = [version for version in GOOD if known.count(version) == 1 and version != serving][:2]
+    missing = [version for version in GOOD if version not in known][: 2 - len(found)]
+    for version in missing:
         succeeds(inventory, DEPLOY, *to(version))
-    return GOOD[3:5]
+    if missing:
+        succeeds(inventory, DEPLOY, *to(serving))
+    return found + missing
 
 
 def test_a_rollback_goes_to_any_kept_version(machine: hosts.Host, inventory: str, kept: list[str]) -> None:

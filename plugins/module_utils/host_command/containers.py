@@ -7,8 +7,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
+import threading
 import urllib.parse
 from typing import NoReturn
 
@@ -18,6 +20,8 @@ from .stack import FAILED, OK, USAGE, RefusedError, Stack, become, call, in_cont
 WAIT_SECONDS = "120"
 # Compose (2.26) begins each line of a log with it.
 ERASE = "\x1b[2K"
+# What nginx's lines are called in the host's journal.
+NGINX = "tradingbot_nginx"
 # Stopped last, so that nothing asks a database that is gone.
 STORES = ("postgres", "redis")
 
@@ -72,10 +76,40 @@ def logs(stack: Stack, given: argparse.Namespace) -> int:
     options = ["--tail", given.tail]
     options += ["--follow"] if given.follow else []
     options += ["--since", given.since] if given.since else []
-    command = stack.compose("logs", *options, *stack.compose_services(given.service))
-    if sys.stdout.isatty():
-        become(command)
-    return _plainly(command)
+    names = stack.compose_services(given.service)
+    command = stack.compose("logs", *options, *names)
+    show = call if sys.stdout.isatty() else _plainly
+    if "nginx" not in names:
+        return become(command) if sys.stdout.isatty() else _plainly(command)
+    with _journal(given) as running:
+        if not given.follow:
+            code = show(command)
+            _print_journal(running)
+            return code
+        threading.Thread(target=_print_journal, args=(running,), daemon=True).start()
+        try:
+            return show(command)
+        finally:
+            running.terminate()
+
+
+def _journal(given: argparse.Namespace) -> subprocess.Popen[str]:
+    """Start a reader of what nginx logs into the host's journal, which is all but why it does not start."""
+    command = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--identifier={NGINX}", f"--lines={given.tail}"]
+    command += ["--follow"] if given.follow else []
+    if given.since:
+        # How long ago has a minus there, and a time a blank.
+        ago = re.fullmatch(r"([0-9.]+[a-z]+)+", given.since)
+        command.append(f"--since={f'-{ago[0]}' if ago else given.since.replace('T', ' ').replace('Z', ' UTC')}")
+    try:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace")
+    except FileNotFoundError as error:
+        raise RefusedError("journalctl", str(error.strerror), "install systemd's journal") from error
+
+
+def _print_journal(running: subprocess.Popen[str]) -> None:
+    for line in running.stdout or ():
+        print(f"nginx-1  | {line}", end="", flush=True)
 
 
 def _plainly(command: list[str]) -> int:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .. import stack_network, target
+from .. import stack_network, stack_services, target
 from ..stack_health import last_line, run
 from .stack import OK, RefusedError, Stack
 
@@ -28,7 +28,25 @@ def rules(stack: Stack, _: argparse.Namespace) -> int:
     finally:
         # Clients need Docker's rules, whatever became of the firewall's.
         load_engine_rules(stack)
+    end_dead_handover(stack)
     return OK
+
+
+def end_dead_handover(stack: Stack) -> None:
+    """Let new connections reach nginx where an interrupted replacement leads them to a second one that is gone.
+
+    Raises RefusedError when that cannot be done.
+    """
+    try:
+        address = stack_network.handover()
+        there = [one for one in stack.containers(one_offs=True) if stack_services.is_second_nginx(one)]
+        alive = {net.get("IPAddress") for one in there for net in stack_network.networks(one)}
+        if address and address not in alive:
+            stack_network.end_handover()
+            print("nginx gets new connections again: the second one, of an interrupted replacement, is gone")
+    except stack_network.LookError as error:
+        fix = f"`nft delete table {' '.join(stack_network.HANDOVER)}`, when no site.yml runs"
+        raise RefusedError(stack_network.REPLACEMENT, str(error), fix) from error
 
 
 def load_firewall() -> None:

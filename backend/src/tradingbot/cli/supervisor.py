@@ -3,10 +3,16 @@
 Uvicorn starts each worker as a new interpreter, which imports all again: with four workers on two cores that
 is most of the time until the first answer. Forked ones answer at once and share the parent's memory. A
 worker that dies later is replaced by uvicorn in its own way.
+
+SIGUSR1 has the clients of all WebSockets reconnect (close code 1012), when the web server before this is
+replaced.
 """
 
+import contextlib
 import gc
 import multiprocessing
+import os
+import signal
 from socket import socket
 from typing import Any, cast
 
@@ -40,6 +46,13 @@ class ForkingSupervisor(Multiprocess):
             process.start()
             self.processes.append(process)
         self._counted = self._pids()
+        # After the forks: workers have a handler of their own.
+        signal.signal(signal.SIGUSR1, lambda *_: self._reconnect_all())
+
+    def _reconnect_all(self) -> None:
+        for pid in self._pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGUSR1)
 
     def keep_subprocess_alive(self) -> None:
         """Replaces workers that died, and takes those that are gone out of the gauges."""

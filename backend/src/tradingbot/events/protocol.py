@@ -5,7 +5,9 @@ it could not send, and the connection, for as long as the client likes. And the 
 client that is about to close, and sends all clients away in one moment.
 """
 
+import asyncio
 import random
+from typing import ClassVar
 
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -23,11 +25,32 @@ _random = random.SystemRandom()
 class LiveProtocol(WebSocketsSansIOProtocol):
     """Writes the close frame behind what is unsent and, some seconds later, drops both."""
 
+    _open: ClassVar[set["LiveProtocol"]] = set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called when a request to upgrade has come."""
+        super().connection_made(transport)
+        self._open.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called when the connection has ended."""
+        super().connection_lost(exc)
+        self._open.discard(self)
+
+    @classmethod
+    def reconnect_all(cls) -> None:
+        """Has the clients of this process reconnect; called when the web server before it is replaced."""
+        for connection in cls._open:
+            if connection.handshake_complete:
+                connection.shutdown()
+
     def shutdown(self) -> None:
         """Closes with 1012, soon; called when the server stops, which waits for it."""
         self.loop.call_later(_random.uniform(0, _SPREAD_AT_SHUTDOWN), self._send_away)
 
     def _send_away(self) -> None:
+        if self not in self._open:
+            return
         try:
             super().shutdown()
         except InvalidState:
