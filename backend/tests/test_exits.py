@@ -116,6 +116,11 @@ async def future(desk: Desk, **columns: Any) -> UUID:
     return await desk.strategy(await desk.account(market=Market.FUTURE, mode=Mode.DEMO), **columns)
 
 
+async def change(desk: Desk, strategy: UUID, **values: Any) -> None:
+    async with desk.database.transaction() as session:
+        await session.execute(update(Strategy).where(Strategy.id == strategy).values(**values))
+
+
 async def reason_of(desk: Desk, signal: Signal) -> str:
     return signal.status_reason or ""
 
@@ -281,6 +286,19 @@ async def test_a_flip_under_a_halt_closes(desk: Desk, stub: StubExchange, say: S
     await halt(desk)
     await is_closed_only(desk, stub, strategy, await say(strategy, "short", "1"), "halted")
     assert (await say(strategy, "long", "1")).status == SignalStatus.REFUSED
+
+
+async def test_a_strategy_that_is_switched_off_closes_nothing_under_a_halt_either(
+    desk: Desk, stub: StubExchange, say: Say
+) -> None:
+    strategy = await future(desk)
+    await say(strategy, "long", "1")
+    await halt(desk)
+    await change(desk, strategy, is_active=False)
+    for word in ("flat", "short"):
+        signal = await say(strategy, word, "1")
+        assert (await desk.refusal(signal.id)).rule == "strategy_off"
+    assert await desk.held(strategy) == 1
 
 
 @pytest.mark.parametrize("word", ["flat", "close", "sell"])
@@ -532,6 +550,37 @@ async def test_a_position_that_is_worth_too_little_to_be_sold_is_dust(
     stub.book.prices["BTCUSDT"] = D(50000)
     await say(strategy, "flat")
     assert await desk.held(strategy) == 0
+
+
+async def test_a_position_that_is_worth_too_little_in_whole_steps_is_dust(
+    desk: Desk, stub: StubExchange, say: Say
+) -> None:
+    """0.0000999 are worth 5.19, and the 0.00009 of it that can be sent 4.68."""
+    stub.book.fee_asset = "base"
+    strategy = await spot(desk)
+    await say(strategy, "long", "0.0001")
+    stub.book.prices["BTCUSDT"] = D(52000)
+    signal = await say(strategy, "flat")
+    assert signal.status == SignalStatus.NOTHING_TO_DO
+    assert "is dust: 0.0001 is the least order" in (signal.status_reason or "")
+    assert len(stub.posts()) == 1
+
+
+async def test_what_the_exchange_finds_worth_too_little_is_dust(
+    desk: Desk, stub: StubExchange, say: Say
+) -> None:
+    """It judges market orders by the average price of the last minutes."""
+    strategy = await spot(desk)
+    await say(strategy, "long", "0.0001")
+    stub.book.prices["BTCUSDT"] = D(52000)
+    stub.book.average_prices["BTCUSDT"] = D(49000)
+    await say(strategy, "flat")
+    assert len(stub.posts()) == 2
+    order = (await desk.orders())[1]
+    assert order.state == OrderState.CANCELLED
+    assert (order.reason or "").startswith("what is left is dust")
+    (position,) = await desk.all(Position)
+    assert position.is_flat
 
 
 async def test_a_close_by_hand_is_never_too_late_and_goes_on_until_flat(

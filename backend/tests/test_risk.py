@@ -155,8 +155,8 @@ def test_rules_are_asked_in_the_documented_order() -> None:
     given_ = replace(BROKEN, position=D(0), change=D(1), price=None, halt="halted", strategy_active=False)
     order = []
     for cure in (
-        {"halt": None},
         {"strategy_active": True},
+        {"halt": None},
         {"symbols": ()},
         {"price": D(100)},
         {"max_order_value": None},
@@ -170,8 +170,8 @@ def test_rules_are_asked_in_the_documented_order() -> None:
         given_ = replace(given_, **cure)
     assert evaluate(given_) is None
     assert order == [
-        Rule.HALTED,
         Rule.STRATEGY_OFF,
+        Rule.HALTED,
         Rule.SYMBOL,
         Rule.NO_PRICE,
         Rule.MAX_ORDER_VALUE,

@@ -169,6 +169,8 @@ class Book:
     """Everything but the accounts' keys: prices, fees, how orders are filled."""
 
     prices: dict[str, Decimal] = field(default_factory=lambda: dict(PRICES))
+    # What market orders on spot are judged by, where it is not the price.
+    average_prices: dict[str, Decimal] = field(default_factory=dict)
     symbols: list[Symbol] = field(default_factory=_symbols)
     filling: Filling = field(default_factory=Filling)
     fee_rate: Decimal = Decimal("0.001")
@@ -260,7 +262,7 @@ class Book:
     def _check_filters(
         self, symbol: Symbol, kind: str, quantity: Decimal, price: Decimal, reduce_only: bool
     ) -> None:
-        notional = quantity * price
+        notional = quantity * self.average_prices.get(symbol.id, price)
         maximum = min(symbol.maximum, symbol.market_maximum) if kind == "MARKET" else symbol.maximum
         if symbol.market == SPOT:
             if quantity < symbol.minimum or quantity > symbol.maximum or quantity % symbol.step:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal, localcontext
+from decimal import ROUND_CEILING, Decimal, localcontext
 from typing import Protocol
 
 from tradingbot.core.amounts import ARITHMETIC, to_scale
@@ -62,20 +62,24 @@ class OrderReport:
 class MarketLimits:
     """What a market takes of market orders. Quantities are in the base asset, values in the quote asset.
 
-    `shorts`: whether less than nothing can be held. Where it can (contracts), an order that only brings a
+    Of what is asked for the whole `step`s are sent (0: all of it). `shorts`: whether less than nothing can be held. Where it can (contracts), an order that only brings a
     position nearer to zero may be worth less than `min_value`.
     """
 
     min_quantity: Decimal = Decimal(0)
     min_value: Decimal = Decimal(0)
     shorts: bool = True
+    step: Decimal = Decimal(0)
 
     def min_order(self, price: Decimal | None) -> Decimal:
-        """Return the least quantity of an order at `price`."""
+        """Return the least quantity of an order at `price`: in whole steps, for what is over is not sent."""
         if price is None or price <= 0:
             return self.min_quantity
         with localcontext(ARITHMETIC):
-            return max(self.min_quantity, to_scale(self.min_value / price))
+            least = self.min_value / price
+            if self.step:
+                least = (least / self.step).to_integral_value(ROUND_CEILING) * self.step
+            return max(self.min_quantity, to_scale(least, ROUND_CEILING))
 
     def min_exit(self, price: Decimal | None) -> Decimal:
         """Return the least quantity that can be got rid of at `price`: what is less is dust."""

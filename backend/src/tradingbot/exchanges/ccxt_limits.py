@@ -33,11 +33,13 @@ def market_limits(market: Json) -> MarketLimits:
     """Return what the market takes."""
     limits = market["limits"]
     with localcontext(ARITHMETIC):
-        least = max(*_steps(market), *(Decimal(limits.get(of, {}).get("min") or 0) for of in _AMOUNTS))
+        step, size = max(_steps(market)), Decimal(market["contractSize"] or 1)
+        least = max(step, *(Decimal(limits.get(of, {}).get("min") or 0) for of in _AMOUNTS))
         return MarketLimits(
-            min_quantity=least * Decimal(market["contractSize"] or 1),
+            min_quantity=least * size,
             min_value=Decimal(limits["cost"]["min"] or 0),
             shorts=not market["spot"],
+            step=step * size,
         )
 
 

@@ -17,6 +17,8 @@ from tradingbot.positions import service as positions
 
 # Why an order that the exchange had is over for us: whether it closed something a person has to see.
 LOST = "the exchange does not know it any more"
+# Why one that was refused is not sent again, nor followed by another one.
+DUST = "what is left is dust"
 
 _ZERO = Decimal(0)
 
@@ -59,7 +61,8 @@ async def left_of(session: AsyncSession, order_id: UUID) -> Left | None:
     last = orders[-1]
     if any(order.cancel_requested_at is not None for order in orders):
         return None
-    if last.state == OrderState.REJECTED or last.reason == LOST:
+    reason = last.reason or ""
+    if last.state == OrderState.REJECTED or reason == LOST or reason.startswith(DUST):
         return None
     if last.state not in FINAL_STATES:
         return Left(first, last, len(orders), _ZERO)

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import structlog
 
-from tradingbot.core.amounts import plain
+from tradingbot.core.amounts import ARITHMETIC, plain, to_scale
 from tradingbot.core.crypto import EnvelopeError
 from tradingbot.core.errors import UnavailableError
 from tradingbot.core.models import utc_now
@@ -53,6 +53,7 @@ _SOON = 0.2
 _PARTS_AT_ONCE = 20
 _WAIT_FOR_PART = 0.5
 _MOMENT = 0.1
+_MARGIN_OF_VALUE = Decimal("1.1")
 
 
 class Placer:
@@ -196,7 +197,7 @@ class Placer:
         if placement is None:
             return DONE
         async with self._exchanges.of(placement.account) as exchange:
-            least, _available = await self._sellable(exchange, last)
+            _limits, least, _available = await self._sellable(exchange, last)
         async with self._changing.transaction() as changes:
             part = await exits.go_on(changes.session, left, least)
             if part is None:
@@ -395,7 +396,10 @@ class Placer:
         """Leave of a refused order what it closes, to be sent again; None if it closes nothing."""
         if not await self.closes(order):
             return None
-        least, available = await self._sellable(exchange, order)
+        limits, least, available = await self._sellable(exchange, order)
+        if not limits.shorts and "NOTIONAL" in reason:
+            # By the exchange's own price: Binance takes the average of some minutes.
+            least = to_scale(ARITHMETIC.multiply(least, _MARGIN_OF_VALUE))
         values: dict[str, Decimal | bool] = {}
         async with self._changing.transaction() as changes:
             session = changes.session
@@ -405,7 +409,7 @@ class Placer:
                 return None
             if quantity < least:
                 await positions.note_min_quantity(session, order.strategy_id, order.symbol, least)
-                reason = f"what is left is dust, less than the market's least order, {plain(least)}: {reason}"
+                reason = f"{exits.DUST}, less than the market's least order, {plain(least)}: {reason}"
                 target = OrderState.CANCELLED
             else:
                 if available is not None and least <= available < quantity:
@@ -423,10 +427,12 @@ class Placer:
                     await _close_only(changes, order.signal_id, reason)
         return Later(reason, stuck=order.symbol) if target == OrderState.NEW else DONE
 
-    async def _sellable(self, exchange: Exchange, order: Order) -> tuple[Decimal, Decimal | None]:
-        """Return the least quantity of an exit, and, on spot, what there is to sell."""
+    async def _sellable(
+        self, exchange: Exchange, order: Order
+    ) -> tuple[MarketLimits, Decimal, Decimal | None]:
+        """Return the market's limits, the least quantity of an exit, and, on spot, what there is to sell."""
         timeout = self._exchanges.timeout
-        price = available = None
+        limits, price, available = MarketLimits(), None, None
         try:
             limits = await ask(exchange.limits(order.symbol), timeout)
             if not limits.shorts:
@@ -434,8 +440,7 @@ class Placer:
                 available = await ask(exchange.holding(order.symbol), timeout)
         except ExchangeError as error:
             log.warning("an exchange does not say what can be sold", reason=str(error))
-            limits = MarketLimits()
-        return limits.min_exit(price), available
+        return limits, limits.min_exit(price), available
 
     async def _unknown(self, order: Order, account: ExchangeAccount, reason: str) -> Outcome:
         async with self._changing.transaction() as changes:

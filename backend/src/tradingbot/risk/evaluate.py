@@ -2,8 +2,8 @@
 
 The rules, in the order in which they are asked; the first that says no is the one that is stored:
 
-1. `halted`: a kill switch is on, for everybody, the user or the strategy.
-2. `strategy_off`: the strategy is switched off.
+1. `strategy_off`: the strategy is switched off.
+2. `halted`: a kill switch is on, for everybody, the user or the strategy.
 3. `symbol`: the strategy names its symbols, and this is not one of them.
 4. `no_price`: there is no positive price.
 5. `max_order_value`: quantity times price is above the strategy's limit.
@@ -12,7 +12,7 @@ The rules, in the order in which they are asked; the first that says no is the o
    day's fills, and the unrealised P&L of all that it holds now, of whatever day. A profit today makes room.
 8. `max_orders_per_minute`: as many orders as the limit were made in the last 60 seconds.
 
-An order that only reduces a position is stopped by rule 2 alone: whatever halts and limits say, an exit gets
+An order that only reduces a position is stopped by rule 1 alone: whatever halts and limits say, an exit gets
 out. An order that flips a position through zero does not only reduce it; what of it closes the position is
 made all the same. The limits of the tables apply to every order: no value or position is taken that later
 sums could not hold (`LARGEST`).
@@ -74,13 +74,13 @@ def evaluate(given: RiskInput) -> RefusalReason | None:
     """Gives the first rule that refuses the order, None if all let it pass."""
     with localcontext(ARITHMETIC):
         if given.change is None:
-            return _halted(given) or _switched_off(given)
+            return _switched_off(given) or _halted(given)
         after = given.position + given.change
         if _only_reduces(given.position, given.change):
             return _switched_off(given) or _bookable(given, given.change, after)
         return (
-            _halted(given)
-            or _switched_off(given)
+            _switched_off(given)
+            or _halted(given)
             or _bookable(given, given.change, after)
             or _tradable(given)
             or _size(given, given.change, after)
