@@ -16,6 +16,7 @@ from sqlalchemy import update
 
 from tests.desk import Desk, open_desk, until, working_here
 from tests.stub_exchange import Fault, Filling, StubExchange
+from tests.stub_exchange.faults import FOREVER
 from tests.test_kill import killed, let_time_pass
 from tradingbot.core.errors import ConflictError
 from tradingbot.core.settings import Settings
@@ -395,6 +396,61 @@ async def test_an_exit_that_is_refused_is_tried_again(
     order = (await desk.orders())[1]
     assert (order.state, order.attempts) == (OrderState.FILLED, 4)
     assert (stub.account.booked(order.client_order_id), stub.sent(order.client_order_id)) == (1, 4)
+
+
+REVOKED = Fault("answer", "before", "*", times=FOREVER, status=401, code=-2015, message="Invalid API-key.")
+
+
+async def test_an_exit_with_a_revoked_key_is_told_and_can_be_cancelled(
+    desk: Desk, stub: StubExchange, say: Say, told: list[tuple[str, str]]
+) -> None:
+    """Neither is it sent, nor can the exchange be asked for it."""
+    strategy = await spot(desk)
+    await say(strategy, "long", "1")
+    stub.faults.add(replace(REVOKED))
+    await queue(desk, strategy, "flat")
+    await until(lambda: has_posts(stub, 4))
+    assert {title for title, _text in told if "filled" not in _text} == {"BTCUSDT: an exit does not get out"}
+
+    async def is_new() -> bool:
+        return (await desk.orders())[1].state == OrderState.NEW
+
+    await until(is_new)
+    async with desk.database.transaction() as session:
+        await request_cancel(session, desk.user_id, (await desk.orders())[1].id)
+    await desk.until_idle()
+    assert (await desk.orders())[1].state == OrderState.CANCELLED
+
+
+async def test_an_exit_of_unknown_fate_is_told(
+    desk: Desk, stub: StubExchange, say: Say, told: list[tuple[str, str]]
+) -> None:
+    strategy = await spot(desk)
+    await say(strategy, "long", "1")
+    stub.faults.add(Fault("drop", "after"))
+    stub.faults.add(replace(REVOKED, method="GET"))
+    await queue(desk, strategy, "flat")
+
+    async def is_told() -> bool:
+        return any(title == "BTCUSDT: an exit does not get out" for title, _text in told)
+
+    await until(is_told)
+    assert (await desk.orders())[1].state == OrderState.UNKNOWN
+    stub.faults.clear()
+    await desk.until_idle()
+    assert await desk.held(strategy) == 0
+    assert set(stub.account.counts().values()) == {1}
+
+
+@pytest.mark.parametrize("word", ["flat", "close", "sell", "short"])
+async def test_an_exit_on_paper_needs_no_price(desk: Desk, say: Say, word: str) -> None:
+    """It is filled at the last one that was met."""
+    strategy = await desk.strategy()
+    await say(strategy, "long", "1")
+    signal = await say(strategy, word, "1", price=None)
+    assert signal.status == SignalStatus.ORDERED
+    assert await desk.held(strategy) == 0
+    assert (await desk.orders())[1].average_price == 50000
 
 
 async def test_an_exit_waits_for_an_account_that_cannot_be_opened(

@@ -353,6 +353,9 @@ async def _order(
     price: Decimal | None,
     note: str | None,
 ) -> Order | None:
+    if intent.reduce_only and (price is None or price <= 0):
+        # Paper fills at no other price, and an exit gets out.
+        price = await positions.last_price(changes.session, signal.strategy_id, signal.symbol)
     order = await repository.insert_once(
         changes.session,
         {

@@ -124,10 +124,9 @@ class Executor:
             placement = None if order_id is None else await repository.placement(session, order_id)
         if placement is None:
             return DONE
-        if placement.order.state != OrderState.NEW:
-            return Later(reason)
-        if await self.placer.closes(placement.order):
-            return Later(reason, stuck=placement.order.symbol)
+        stuck = await self.placer.stuck(placement.order)
+        if stuck or placement.order.state != OrderState.NEW:
+            return Later(reason, stuck=stuck)
         given_up = await self.placer.give_up(placement.order, placement.account, reason)
         return DONE if given_up else Later(reason)
 

@@ -176,10 +176,10 @@ class Placer:
                 await fail(changes, order.signal_id, reason)
         return rejected
 
-    async def closes(self, order: Order) -> bool:
-        """Return whether the open order closes something."""
+    async def stuck(self, order: Order) -> str | None:
+        """Return the open order's symbol if it closes something: people are told if it does not get out."""
         async with self._changing.transaction() as changes:
-            return await exits.closes(changes.session, order) > 0
+            return order.symbol if await exits.closes(changes.session, order) else None
 
     async def _go_on(self, left: exits.Left) -> Outcome | None:
         last = left.last
@@ -245,7 +245,7 @@ class Placer:
         except NotSentError as error:
             return await self._not_sent(order, account, error)
         except (RejectedError, CredentialsError) as error:
-            return await self._rejected(exchange, order, account, str(error))
+            return await self._rejected(exchange, order, account, error)
         except (OutcomeUnknownError, TimeoutError, UnavailableError) as error:
             return await self._unknown(order, account, str(error) or "no answer in time")
         except Exception as error:
@@ -265,7 +265,8 @@ class Placer:
         try:
             report = await self._find(exchange, order)
         except ExchangeError as error:
-            return Later(f"the exchange does not say what became of the order: {error}")
+            reason = f"the exchange does not say what became of the order: {error}"
+            return Later(reason, stuck=await self.stuck(order))
         await self._steps("found")
         if report is not None:
             await self.adopt(order.id, report, account)
@@ -344,10 +345,9 @@ class Placer:
     async def _not_opened(self, placement: Placement, error: Exception) -> Outcome | None:
         order, account = placement.order, placement.account
         reason = f"the exchange account cannot be used: {error}"
-        if order.state != OrderState.NEW:
-            return Later(reason)
-        if await self.closes(order):
-            return Later(reason, stuck=order.symbol)
+        stuck = await self.stuck(order)
+        if stuck or order.state != OrderState.NEW:
+            return Later(reason, stuck=stuck)
         async with self._changing.transaction() as changes:
             if not await self._reject(changes, order, account, reason):
                 return None
@@ -370,16 +370,21 @@ class Placer:
         return Later(f"the exchange did not take the order: {error}", error.retry_after)
 
     async def _rejected(
-        self, exchange: Exchange, order: Order, account: ExchangeAccount, reason: str
+        self,
+        exchange: Exchange,
+        order: Order,
+        account: ExchangeAccount,
+        refusal: RejectedError | CredentialsError,
     ) -> Outcome | None:
+        reason, report = str(refusal), None
         if order.attempts > 1:
             # "Duplicate" would be said of one that has arrived after all.
             try:
-                report = await ask(
-                    exchange.find(order.client_order_id, order.symbol), self._exchanges.timeout
-                )
+                report = await self._find(exchange, order)
             except ExchangeError as error:
-                return await self._unknown(order, account, f"{reason}; and then: {error}")
+                # A key that opens nothing says nothing of "duplicate", and earlier attempts are settled.
+                if not (isinstance(refusal, CredentialsError) and isinstance(error, CredentialsError)):
+                    return await self._unknown(order, account, f"{reason}; and then: {error}")
             if report is not None:
                 await self.adopt(order.id, report, account)
                 return DONE
@@ -394,7 +399,7 @@ class Placer:
         self, exchange: Exchange, order: Order, account: ExchangeAccount, reason: str
     ) -> Outcome | None:
         """Leave of a refused order what it closes, to be sent again; None if it closes nothing."""
-        if not await self.closes(order):
+        if not await self.stuck(order):
             return None
         limits, least, available = await self._sellable(exchange, order)
         if not limits.shorts and "NOTIONAL" in reason:
@@ -454,7 +459,9 @@ class Placer:
             )
             if moved is not None:
                 await changes.order(moved, account.exchange)
-        return Later(f"it is not known what became of the order: {reason}", _SOON)
+        # The first attempt is not worth a message: it is asked about in a moment.
+        stuck = await self.stuck(order) if order.attempts > 1 else None
+        return Later(f"it is not known what became of the order: {reason}", _SOON, stuck)
 
     async def _lost(self, placement: Placement) -> Order | None:
         """An order that the exchange had and does not know any more can fill no further."""

@@ -343,13 +343,13 @@ async def requeue_forgotten(session: AsyncSession, seconds: float) -> Sequence[U
             Order.signal_id.is_not(None) & (OutboxRow.signal_id == Order.signal_id),
         )
     )
-    forgotten = select(Order.strategy_id, Order.id, text("'order'")).where(
+    forgotten = select(Order.strategy_id, Order.symbol, Order.id, text("'order'")).where(
         Order.state.in_((OrderState.NEW, OrderState.SUBMITTED, OrderState.UNKNOWN)),
         Order.exchange_order_id.is_(None),
         Order.updated_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, seconds),
         ~queued,
     )
-    statement = insert(OutboxRow).from_select(["strategy_id", "order_id", "task"], forgotten)
+    statement = insert(OutboxRow).from_select(["strategy_id", "symbol", "order_id", "task"], forgotten)
     return [row for row in (await session.execute(statement.returning(OutboxRow.order_id))).scalars() if row]
 
 

@@ -60,7 +60,7 @@ async def create_manual(session: AsyncSession, strategy: Strategy, wanted: Manua
     order = await repository.insert_once(session, values)
     if order is None:
         return await _stored(session, strategy, wanted, name)
-    await outbox.add(session, Task.ORDER, strategy.id, order_id=order.id)
+    await outbox.add(session, Task.ORDER, strategy.id, order.symbol, order_id=order.id)
     await _record(session, order)
     return order
 
@@ -79,7 +79,7 @@ async def request_cancel(session: AsyncSession, user_id: UUID, order_id: UUID) -
     if noted is not None:
         # An exit that waits for its next attempt ends with that attempt.
         await outbox.hurry(session, noted.strategy_id)
-        await outbox.add(session, Task.CANCEL, noted.strategy_id, order_id=order_id)
+        await outbox.add(session, Task.CANCEL, noted.strategy_id, noted.symbol, order_id=order_id)
         log.info("an order shall be cancelled", order_id=str(order_id), user_id=str(user_id))
         await _record(session, noted)
         return noted

@@ -95,6 +95,14 @@ async def held_quantity(session: AsyncSession, strategy_id: UUID, symbol: str) -
     return (await session.execute(statement.with_for_update())).scalar_one_or_none() or Decimal(0)
 
 
+async def last_price(session: AsyncSession, strategy_id: UUID, symbol: str) -> Decimal | None:
+    """Return the position's last known price."""
+    statement = select(Position.last_price).where(
+        Position.strategy_id == strategy_id, Position.symbol == symbol
+    )
+    return (await session.execute(statement)).scalar_one_or_none()
+
+
 async def pending_of_side(session: AsyncSession, strategy_id: UUID, symbol: str, side: Side) -> Decimal:
     """Gives what the strategy's open orders of this side may still fill of the symbol."""
     left = func.greatest(Order.quantity - Order.filled_quantity, Decimal(0))

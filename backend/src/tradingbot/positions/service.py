@@ -100,6 +100,11 @@ async def pending_of_side(session: AsyncSession, strategy_id: UUID, symbol: str,
     return await repository.pending_of_side(session, strategy_id, symbol, side)
 
 
+async def last_price(session: AsyncSession, strategy_id: UUID, symbol: str) -> Decimal | None:
+    """Return the newest price that was met of what the strategy holds; None if it never held any."""
+    return await repository.last_price(session, strategy_id, symbol)
+
+
 async def note_min_quantity(
     session: AsyncSession, strategy_id: UUID, symbol: str, min_quantity: Decimal
 ) -> None:
