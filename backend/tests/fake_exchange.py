@@ -45,7 +45,8 @@ class FakeExchange:
     """Fills every order at once, unless `script` says otherwise: one word for each call of `place`.
 
     `lost`: takes the order, and the answer is lost. `dropped`: does not take it, nor answers. `open`: takes
-    it and fills nothing. `partial`: fills half. `hang`: takes it and never answers. Others: see ERRORS.
+    it and fills nothing. `reported`: answers that it is rejected, `reported_lost`: that is found. `partial`:
+    fills half. `hang`: takes it and never answers. Others: see ERRORS.
     """
 
     settle_time: float = 0.3
@@ -70,6 +71,12 @@ class FakeExchange:
         word = self.script.popleft() if self.script else "fill"
         if word in ERRORS:
             raise ERRORS[word]
+        if word.startswith("reported"):
+            report = OrderReport(order.client_order_id, "x0", OrderState.REJECTED, (), "it says so")
+            self.books[order.client_order_id] = report
+            if word == "reported_lost":
+                raise OutcomeUnknownError("time-out")
+            return report
         if word == "dropped":
             raise OutcomeUnknownError("the connection was closed")
         self.taken.append(order.client_order_id)

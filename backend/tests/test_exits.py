@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
 from tests.desk import Desk, open_desk, until, working_here
 from tests.stub_exchange import Fault, Filling, StubExchange
@@ -22,8 +22,11 @@ from tradingbot.core.errors import ConflictError
 from tradingbot.core.settings import Settings
 from tradingbot.exchanges.models import ExchangeAccount, Market, Mode
 from tradingbot.notifications.notifier import Kind, Silence
+from tradingbot.orders import client_order_id
+from tradingbot.orders import repository as orders
 from tradingbot.orders.models import Order, OrderState
 from tradingbot.orders.service import request_cancel
+from tradingbot.outbox.models import OutboxRow
 from tradingbot.positions import closing, reading
 from tradingbot.positions.models import Position
 from tradingbot.positions.queries import PositionFilter
@@ -32,8 +35,9 @@ from tradingbot.risk import halts
 from tradingbot.risk.halts import Target
 from tradingbot.signals.models import Signal, SignalStatus
 from tradingbot.strategies import service as strategies
-from tradingbot.strategies.models import Strategy
+from tradingbot.strategies.models import Sizing, Strategy
 from tradingbot.strategies.schemas import StrategyChanges
+from tradingbot.users.models import User
 from tradingbot.worker import main as worker_main
 
 D = Decimal
@@ -311,6 +315,20 @@ async def test_exits_pass_a_halt(desk: Desk, stub: StubExchange, say: Say, word:
     assert await desk.held(strategy) == 0
 
 
+@pytest.mark.parametrize("sizing", list(Sizing))
+async def test_a_plain_sell_under_a_halt_closes_by_any_sizing(
+    desk: Desk, stub: StubExchange, say: Say, sizing: Sizing
+) -> None:
+    """The size is that of the entry: all of it."""
+    value = {"fixed_quantity": D("0.5"), "fixed_quote": D(25000), "equity_percent": D("2.5")}.get(sizing)
+    strategy = await future(desk, sizing=sizing, sizing_value=value)
+    await say(strategy, "buy", "0.5")
+    assert await desk.held(strategy) > D("0.49")
+    await halt(desk)
+    assert (await say(strategy, "sell", "0.5")).status == SignalStatus.ORDERED
+    assert await desk.held(strategy) < D("0.002")
+
+
 async def test_a_flip_that_comes_too_late_closes(desk: Desk, stub: StubExchange, say: Say) -> None:
     strategy = await future(desk)
     await say(strategy, "long", "1")
@@ -369,6 +387,21 @@ async def test_a_newer_entry_does_not_drop_an_older_exit(
     assert (await desk.refusal(newer)).rule == "max_position"
     assert await desk.held(strategy) == 0
     assert stub.account.positions["BTCUSDT"] == 0
+
+
+async def test_an_older_target_of_the_same_direction_is_not_worked_off(
+    desk: Desk, stub: StubExchange, settings: Settings
+) -> None:
+    strategy = await future(desk)
+    async with working_here(settings):
+        await queue(desk, strategy, "long", "1")
+        await desk.until_idle()
+    older = await queue(desk, strategy, "long", "0.5")
+    await queue(desk, strategy, "long", "1")
+    async with working_here(settings):
+        await desk.until_idle()
+    assert (await desk.signal(older)).status == SignalStatus.NOTHING_TO_DO
+    assert len(stub.account.orders) == 1
 
 
 # One refusal is not the end
@@ -453,6 +486,27 @@ async def test_an_exit_on_paper_needs_no_price(desk: Desk, say: Say, word: str) 
     assert (await desk.orders())[1].average_price == 50000
 
 
+async def test_an_exchange_that_is_away_is_told_of_exits_alone(
+    desk: Desk, stub: StubExchange, say: Say, told: list[tuple[str, str]]
+) -> None:
+    strategy = await spot(desk)
+    await say(strategy, "long", "1")
+    stub.faults.add(Fault("answer", "before", "*", times=FOREVER, path="", status=429, retry_after=0))
+    await queue(desk, strategy, "long", "1", symbol="ETHUSDT")
+    await queue(desk, strategy, "flat")
+
+    async def is_told() -> bool:
+        return sum("does not get out" in title for title, _text in told) >= 3
+
+    await until(is_told)
+    stub.faults.clear()
+    await desk.until_idle()
+    assert {title for title, _text in told if "does not get out" in title} == {
+        "BTCUSDT: an exit does not get out"
+    }
+    assert await desk.held(strategy) == 0
+
+
 async def test_an_exit_waits_for_an_account_that_cannot_be_opened(
     desk: Desk, stub: StubExchange, settings: Settings, told: list[tuple[str, str]]
 ) -> None:
@@ -486,6 +540,29 @@ async def test_an_exit_waits_for_an_account_that_cannot_be_opened(
         await desk.until_idle()
     assert await desk.held(strategy) == 0
     assert set(stub.account.counts().values()) == {1}
+
+
+async def test_an_exit_is_cancelled_while_its_account_cannot_be_opened(
+    desk: Desk, stub: StubExchange, settings: Settings, told: list[tuple[str, str]]
+) -> None:
+    strategy = await spot(desk)
+    async with working_here(settings):
+        await queue(desk, strategy, "long", "1")
+        await desk.until_idle()
+        stub.book.change("spot", "BTCUSDT", status="BREAK")
+        await queue(desk, strategy, "flat")
+        await until(lambda: has_posts(stub, 2))
+        async with desk.database.transaction() as session:
+            await session.execute(update(ExchangeAccount).values(key_envelope="v1.broken"))
+
+        async def is_told() -> bool:
+            return any("exchange account cannot be used" in text for _title, text in told)
+
+        await until(is_told)
+        async with desk.database.transaction() as session:
+            await request_cancel(session, desk.user_id, (await desk.orders())[1].id)
+        await desk.until_idle()
+    assert (await desk.orders())[1].state == OrderState.CANCELLED
 
 
 async def test_an_entry_that_is_refused_is_not_tried_again(desk: Desk, stub: StubExchange, say: Say) -> None:
@@ -579,13 +656,85 @@ async def test_killed_within_a_split_exit(
 async def test_what_the_book_did_not_take_of_an_exit_is_sold_by_further_orders(
     desk: Desk, stub: StubExchange, say: Say
 ) -> None:
+    stub.book.change("spot", "BTCUSDT", min_notional=D(2500))
     strategy = await spot(desk)
     await say(strategy, "long", "1")
     stub.book.filling = Filling(parts=2, expires_after=1)
     await say(strategy, "sell", "0.8")
-    assert await desk.held(strategy) < D("0.2001")
+    assert D("0.2") < await desk.held(strategy) < D("0.25")
     await say(strategy, "flat")
-    assert await desk.held(strategy) < D("0.0001")
+    assert await desk.held(strategy) < D("0.05")
+    assert set(stub.account.counts().values()) == {1}
+
+
+def thin(stub: StubExchange) -> None:
+    """Of each market order the book takes a twentieth."""
+    stub.book.filling = Filling(parts=20, expires_after=1)
+
+
+async def test_people_are_told_when_parts_fill_only_a_little_and_when_the_last_name_is_used(
+    desk: Desk, stub: StubExchange, say: Say, told: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_order_id, "MOST_PARTS", 2)
+    strategy = await spot(desk)
+    await say(strategy, "long", "1")
+    thin(stub)
+    await say(strategy, "flat")
+    assert len(await desk.orders()) == 4
+    assert [text.partition(". ")[0] for title, text in told if "does not get out" in title] == [
+        "the exchange filled 0.05 of 1",
+        "the exchange filled 0.0475 of 0.95",
+        "3 orders did not close it: close what is left by hand",
+    ]
+    stub.book.filling = Filling()
+    await say(strategy, "flat")
+    assert await desk.held(strategy) == 0
+
+
+@pytest.mark.parametrize("model", [Strategy, User])
+async def test_parts_of_an_exit_end_when_the_strategy_or_its_user_is_switched_off(
+    desk: Desk, stub: StubExchange, say: Say, model: type[Any]
+) -> None:
+    strategy = await spot(desk)
+    await say(strategy, "long", "1")
+    thin(stub)
+    await queue(desk, strategy, "flat")
+    await until(lambda: has_posts(stub, 4))
+    async with desk.database.transaction() as session:
+        await session.execute(update(model).values(is_active=False))
+    await desk.until_idle()
+    order = (await desk.orders())[-1]
+    assert order.state == OrderState.REJECTED
+    assert order.reason == "the strategy, or its user, is switched off"
+    # What a person closes by hand is closed all the same.
+    (position,) = await desk.all(Position)
+    async with desk.database.transaction() as session:
+        await closing.close(session, desk.user_id, position.id, "key")
+    await until(lambda: has_posts(stub, 8))
+    stub.book.filling = Filling()
+    await desk.until_idle()
+    assert await desk.held(strategy) == 0
+
+
+async def test_a_split_exit_whose_row_an_earlier_version_has_ended_goes_on(
+    desk: Desk, stub: StubExchange, settings: Settings, tmp_path: Path
+) -> None:
+    strategy = await spot(desk)
+    async with working_here(settings):
+        await queue(desk, strategy, "long", "1")
+        await desk.until_idle()
+    stub.book.change("spot", "BTCUSDT", market_maximum=D("0.3"))
+    await queue(desk, strategy, "flat")
+    await killed(tmp_path, "submitting", 2)
+    async with desk.database.transaction() as session:
+        await session.execute(update(Order).values(updated_at=Order.updated_at - DAY))
+        assert await orders.requeue_forgotten(session, 60) == []
+        await session.execute(delete(OutboxRow))
+        assert len(await orders.requeue_forgotten(session, 60)) == 1
+        assert await orders.requeue_forgotten(session, 60) == []
+    async with working_here(settings):
+        await desk.until_idle()
+    assert await desk.held(strategy) == 0
     assert set(stub.account.counts().values()) == {1}
 
 

@@ -191,6 +191,28 @@ async def test_a_close_by_hand_that_the_exchange_refuses_is_told_and_sent_again(
     assert (order.state, order.attempts) == (OrderState.FILLED, 2)
 
 
+@pytest.mark.parametrize("word", ["reported", "reported_lost"])
+async def test_an_exit_that_is_reported_as_rejected_goes_on_under_another_name(
+    desk: Desk, bench: Bench, word: str
+) -> None:
+    strategy = await desk.strategy(await desk.account())
+    await desk.queue(strategy)
+    await bench.work()
+    bench.exchange.script.append(word)
+    signal_id = await desk.queue(strategy, None, market_position="flat")
+    await bench.work()
+    assert (await desk.signal(signal_id)).status == SignalStatus.ORDERED
+    assert [order.state for order in await desk.orders()] == ["filled", "rejected", "filled"]
+    assert await desk.held(strategy) == 0
+    assert (f"{SYMBOL}: an exit does not get out") in [title for _kind, title, _text in bench.told.messages]
+    # An entry does not.
+    bench.exchange.script.append(word)
+    signal_id = await desk.queue(strategy)
+    await bench.work()
+    assert (await desk.signal(signal_id)).status == SignalStatus.FAILED
+    assert len(await desk.orders()) == 4
+
+
 async def test_a_close_by_hand_is_never_too_late(desk: Desk, bench: Bench, settings: Settings) -> None:
     order_id = await close_by_hand(desk, bench)
     async with desk.database.transaction() as session:

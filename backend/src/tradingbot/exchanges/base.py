@@ -62,8 +62,9 @@ class OrderReport:
 class MarketLimits:
     """What a market takes of market orders. Quantities are in the base asset, values in the quote asset.
 
-    Of what is asked for the whole `step`s are sent (0: all of it). `shorts`: whether less than nothing can be held. Where it can (contracts), an order that only brings a
-    position nearer to zero may be worth less than `min_value`.
+    Of what is asked for whole `step`s are sent (0: all of it). `shorts`: whether less than nothing can be
+    held. Where it can (contracts), an order that only brings a position nearer to zero may be worth less
+    than `min_value`.
     """
 
     min_quantity: Decimal = Decimal(0)

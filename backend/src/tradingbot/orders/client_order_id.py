@@ -6,6 +6,8 @@ from uuid import UUID
 
 _PREFIX = "tb"
 _LENGTH = 30
+# Names for so many parts fit.
+MOST_PARTS = 999
 
 
 def for_signal(signal_id: UUID) -> str:
@@ -23,9 +25,9 @@ def for_part(name: str, number: int) -> str:
     return f"{name}-{number}"
 
 
-def is_part(name: str) -> bool:
-    """Return whether the named order goes on with another one."""
-    return "-" in name
+def first_of(name: str) -> str:
+    """Return the name of the order that the named one goes on with; that of a first one is its own."""
+    return name.partition("-")[0]
 
 
 def _name(kind: str, cause: str) -> str:

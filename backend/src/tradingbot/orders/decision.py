@@ -161,6 +161,8 @@ class Decider:
             # Only a newer exit takes the place of an exit.
             return against.refusal is not None
         held, has_orders = await repository.exposure(changes.session, signal.strategy_id, signal.symbol)
+        if against.refusal is None:
+            return has_orders or exit_of(signal, held) is not None
         return has_orders or may_close(signal, held)
 
     async def _is_superseded(self, changes: Changes, signal: Signal, row_id: int) -> bool:
@@ -204,7 +206,9 @@ class Decider:
             if not only_closes or price is None or price <= 0:
                 raise
         price = price if theirs is None else theirs
-        if case.strategy.sizing == Sizing.EQUITY_PERCENT and not only_closes:
+        # What of a target is closed is known without its size; a plain sell is of it.
+        needs_size = not is_exit(case.signal) and (against is None or case.signal.market_position is None)
+        if case.strategy.sizing == Sizing.EQUITY_PERCENT and needs_size:
             equity = await ask(exchange.equity(symbol), timeout)
         return Market(price, equity, limits, limits.min_exit(theirs))
 
@@ -238,7 +242,7 @@ class Decider:
             if refusal is None:
                 return await _order(changes, signal, account, intent, market.price, wanted.note)
             against = Objection(refusal)
-        closing = _what_still_closes(intent, held, against, market)
+        closing = _what_still_closes(signal, intent, held, against, market)
         if closing is None:
             await _object(changes, signal, against)
             return None
@@ -274,9 +278,12 @@ def _wanted(
 
 
 def _what_still_closes(
-    intent: OrderIntent | None, held: Decimal, against: Objection, market: Market
+    signal: Signal, intent: OrderIntent | None, held: Decimal, against: Objection, market: Market
 ) -> OrderIntent | None:
     if intent is None:
+        return None
+    if against.refusal is None and exit_of(signal, held) is None:
+        # The newer target asks for the same direction, or closes by itself.
         return None
     if against.refusal is not None and against.refusal.rule not in NEVER_OF_EXITS:
         return None

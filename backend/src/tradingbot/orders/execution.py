@@ -19,6 +19,7 @@ from tradingbot.orders.models import OrderState
 from tradingbot.orders.outcome import DONE, Later, Outcome, Steps, no_steps
 from tradingbot.orders.placing import Placer, fail
 from tradingbot.outbox.models import OutboxRow, Task
+from tradingbot.positions import service as positions
 from tradingbot.risk.sizing import may_close
 
 log = structlog.stdlib.get_logger("tradingbot.orders")
@@ -57,7 +58,8 @@ class Executor:
         # With the first attempt, the second, the fourth and so on.
         if isinstance(outcome, Later) and outcome.stuck is not None and attempt & row.attempts == 0:
             text = (
-                f"{outcome.reason}. Attempt {attempt}; it goes on until it is done or its order is cancelled."
+                f"{outcome.reason}. Attempt {attempt}; it goes on until it is done, its order is cancelled,"
+                " or the strategy is switched off."
             )
             self._changing.notifier.notify("failure", f"{outcome.stuck}: an exit does not get out", text)
         return outcome
@@ -70,9 +72,10 @@ class Executor:
         except (CredentialsError, EnvelopeError) as error:
             return await self._give_up(row, f"the exchange account cannot be used: {error}")
         except NotSentError as error:
-            return Later(f"the exchange did not answer: {error}", error.retry_after)
+            reason = f"the exchange did not answer: {error}"
+            return Later(reason, error.retry_after, await self._stuck(row))
         except ExchangeError as error:
-            return Later(f"the exchange did not answer as it should: {error}")
+            return Later(f"the exchange did not answer as it should: {error}", stuck=await self._stuck(row))
         except Exception as error:
             log.exception("work on a row failed", row=row.id, task=row.task, attempts=row.attempts)
             reason = f"internal error: {type(error).__name__}"
@@ -107,6 +110,20 @@ class Executor:
             log.warning("an order is not cancelled yet", order_id=str(order_id), reason=str(error))
             return DONE
 
+    async def _stuck(self, row: OutboxRow) -> str | None:
+        """Return the symbol of a row that may close what is held."""
+        async with self._changing.transaction() as changes:
+            session = changes.session
+            if row.order_id is not None:
+                order = await repository.find(session, row.order_id)
+            else:
+                order = (
+                    None if row.signal_id is None else await repository.find_of_signal(session, row.signal_id)
+                )
+            if order is None:
+                return await _exit_of(changes, row)
+        return await self.placer.stuck(order)
+
     async def _give_up(self, row: OutboxRow, reason: str) -> Outcome:
         """Gives up where nothing was sent, but for exits; what may be at the exchange is never given up."""
         async with self._changing.transaction() as changes:
@@ -139,5 +156,6 @@ async def _exit_of(changes: Changes, row: OutboxRow) -> str | None:
     if case is None:
         return None
     symbol = case.signal.symbol
-    held, has_orders = await repository.exposure(changes.session, row.strategy_id, symbol)
-    return symbol if has_orders or may_close(case.signal, held) else None
+    held = await positions.held_quantity(changes.session, row.strategy_id, symbol)
+    expected = await positions.expected_quantity(changes.session, row.strategy_id, symbol)
+    return symbol if any(may_close(case.signal, quantity) for quantity in (held, expected)) else None

@@ -49,10 +49,18 @@ async def closes(session: AsyncSession, order: Order) -> Decimal:
     return max(_ZERO, min(own, abs(held) - (pending - own)))
 
 
+async def first_of(session: AsyncSession, order: Order) -> Order | None:
+    """Return the order that this one goes on with; a first one is its own."""
+    name = client_order_id.first_of(order.client_order_id)
+    return await repository.find_by_client_order_id(session, order.user_id, name)
+
+
 async def left_of(session: AsyncSession, order_id: UUID) -> Left | None:
     """Return what is left to close of an order that was placed, None if nothing is or a person said stop."""
-    first = await repository.lock(session, order_id)
-    if first is None or client_order_id.is_part(first.client_order_id):
+    order = await repository.find(session, order_id)
+    found = None if order is None else await first_of(session, order)
+    first = None if found is None else await repository.lock(session, found.id)
+    if first is None:
         return None
     held = await positions.held_quantity(session, first.strategy_id, first.symbol)
     if not _is_against(first, held):
@@ -62,7 +70,9 @@ async def left_of(session: AsyncSession, order_id: UUID) -> Left | None:
     if any(order.cancel_requested_at is not None for order in orders):
         return None
     reason = last.reason or ""
-    if last.state == OrderState.REJECTED or reason == LOST or reason.startswith(DUST):
+    # What the exchange has booked as rejected is over, like what it cancels.
+    is_ours = last.state == OrderState.REJECTED and last.exchange_order_id is None
+    if is_ours or reason == LOST or reason.startswith(DUST):
         return None
     if last.state not in FINAL_STATES:
         return Left(first, last, len(orders), _ZERO)

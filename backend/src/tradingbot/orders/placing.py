@@ -32,7 +32,7 @@ from tradingbot.exchanges.base import (
 )
 from tradingbot.exchanges.models import ExchangeAccount
 from tradingbot.exchanges.service import LiveForbiddenError, check_mode
-from tradingbot.orders import exits, repository
+from tradingbot.orders import client_order_id, exits, repository
 from tradingbot.orders.changes import Changes, Changing
 from tradingbot.orders.exchange_pool import ExchangePool, ask
 from tradingbot.orders.models import FINAL_STATES, Order, OrderState, Side
@@ -50,7 +50,9 @@ log = structlog.stdlib.get_logger("tradingbot.orders")
 
 _ROUNDS = 6
 _SOON = 0.2
-_PARTS_AT_ONCE = 20
+# Odd: the last step makes an order that is not sent, which is found if a version without parts ends the row.
+_STEPS_AT_ONCE = 21
+_QUICK_PARTS = 20
 _WAIT_FOR_PART = 0.5
 _MOMENT = 0.1
 _MARGIN_OF_VALUE = Decimal("1.1")
@@ -72,6 +74,8 @@ class Placer:
                 placement = await repository.placement(changes.session, order_id, queued_at)
             if placement is None or is_known(placement.order):
                 return DONE
+            if placement.order.state == OrderState.NEW and placement.order.cancel_requested_at is not None:
+                return await self.cancel(order_id)
             try:
                 async with self._exchanges.of(placement.account) as exchange:
                     outcome = await self._step(exchange, placement)
@@ -83,7 +87,7 @@ class Placer:
 
     async def finish(self, order_id: UUID) -> Outcome:
         """Go on until what a placed order was to close is closed, by further orders if need be."""
-        for _ in range(_PARTS_AT_ONCE):
+        for _ in range(_STEPS_AT_ONCE):
             async with self._changing.transaction() as changes:
                 left = await exits.left_of(changes.session, order_id)
             if left is None:
@@ -199,14 +203,22 @@ class Placer:
         async with self._exchanges.of(placement.account) as exchange:
             _limits, least, _available = await self._sellable(exchange, last)
         async with self._changing.transaction() as changes:
+            if left.orders > client_order_id.MOST_PARTS and left.quantity >= least:
+                text = f"{left.orders} orders did not close it: close what is left by hand"
+                changes.failure(f"{last.symbol}: an exit does not get out", text)
+                return DONE
             part = await exits.go_on(changes.session, left, least)
             if part is None:
                 await positions.note_min_quantity(changes.session, last.strategy_id, last.symbol, least)
                 return DONE
             await changes.order(part, placement.account.exchange)
-        if last.filled_quantity == 0:
-            return Later("the exchange filled nothing of it", stuck=last.symbol)
-        return None
+        if last.state == OrderState.FILLED:
+            return None
+        pause = None
+        if last.filled_quantity == 0 and left.orders >= _QUICK_PARTS:
+            pause = self._settings.worker_retry_longest * 10
+        filled = f"the exchange filled {plain(last.filled_quantity)} of {plain(last.quantity)}"
+        return Later(filled, pause, last.symbol)
 
     async def _step(self, exchange: Exchange, placement: Placement) -> Outcome | None:
         if placement.order.state == OrderState.NEW:
@@ -215,8 +227,6 @@ class Placer:
 
     async def _send(self, exchange: Exchange, placement: Placement) -> Outcome | None:
         order, account = placement.order, placement.account
-        if order.cancel_requested_at is not None:
-            return await self.cancel(order.id)
         async with self._changing.transaction() as changes:
             refusal = await self._objection(changes, placement)
             if refusal is not None:
@@ -272,7 +282,7 @@ class Placer:
             await self.adopt(order.id, report, account)
             return DONE
         if not is_settled(exchange, placement):
-            return Later("the exchange does not know the order, or not yet")
+            return Later("the exchange does not know the order, or not yet", _WAIT_FOR_PART)
         async with self._changing.transaction() as changes:
             back = await repository.move(
                 changes.session,
@@ -296,6 +306,10 @@ class Placer:
             return refusal
         if signal is not None:
             refusal = await switched_off(changes, placement.user_active, strategy, signal)
+        elif not (placement.user_active and strategy.is_active):
+            first = await exits.first_of(changes.session, placement.order)
+            if first is not None and first.signal_id is not None:
+                refusal = RefusalReason(Rule.STRATEGY_OFF, "the strategy, or its user, is switched off")
         limit = strategy.max_alert_age or self._settings.webhook_max_age
         if refusal is None and placement.age > limit:
             refusal = stale(placement.age, limit)
@@ -367,7 +381,8 @@ class Placer:
             )
             if back is not None:
                 await changes.order(back, account.exchange)
-        return Later(f"the exchange did not take the order: {error}", error.retry_after)
+        reason = f"the exchange did not take the order: {error}"
+        return Later(reason, error.retry_after, await self.stuck(order))
 
     async def _rejected(
         self,
@@ -565,9 +580,11 @@ async def _move_as_reported(changes: Changes, order: Order, report: OrderReport)
     if not may_become(OrderState(order.state), target):
         await repository.accept(session, order.id, name)
         return None
-    values = {} if target == OrderState.REJECTED else {"exchange_order_id": name}
+    values = {"exchange_order_id": report.exchange_order_id if target == OrderState.REJECTED else name}
     moved = await repository.move(session, order.id, target, reason=report.reason, **values)
-    if moved is not None and target == OrderState.REJECTED and moved.signal_id is not None:
+    if moved is None or target != OrderState.REJECTED or moved.signal_id is None:
+        return moved
+    if await exits.left_of(session, moved.id) is None:
         await fail(changes, moved.signal_id, f"the exchange refused the order: {report.reason}")
     return moved
 

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, DateTime, cast, exists, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from tradingbot.exchanges.models import ExchangeAccount, Mode
 from tradingbot.orders.models import OPEN_STATES, Order, OrderState
@@ -337,11 +338,15 @@ async def to_reconcile(
 
 async def requeue_forgotten(session: AsyncSession, seconds: float) -> Sequence[UUID]:
     """Queues open orders that nobody would come back to: not known to the exchange, and not in the outbox."""
-    queued = exists().where(
-        or_(
-            OutboxRow.order_id == Order.id,
-            Order.signal_id.is_not(None) & (OutboxRow.signal_id == Order.signal_id),
-        )
+    # The row of a part is that of the first order, or one that was queued here.
+    first = aliased(Order)
+    name = Order.client_order_id
+    queued = (
+        select(first.id)
+        .join(OutboxRow, or_(OutboxRow.order_id == first.id, OutboxRow.signal_id == first.signal_id))
+        .where(first.client_order_id.in_((name, func.split_part(name, "-", 1))))
+        .correlate(Order)
+        .exists()
     )
     forgotten = select(Order.strategy_id, Order.symbol, Order.id, text("'order'")).where(
         Order.state.in_((OrderState.NEW, OrderState.SUBMITTED, OrderState.UNKNOWN)),

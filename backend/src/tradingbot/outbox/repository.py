@@ -50,18 +50,22 @@ _DUE = """
 # The lock is tried row by row, from the oldest on, and only until one is got: OFFSET 0 keeps the planner from
 # trying it earlier.
 _LOCK_A_STRATEGY = text(
-    _DUE.format(first="true", next="(strategy_id, symbol) > (heads.strategy_id, heads.symbol)")
-    + """
+    """
+    DUE
     SELECT strategy_id FROM due
     WHERE pg_try_advisory_xact_lock(hashtextextended('outbox:' || strategy_id, 0))
     LIMIT 1
-    """
+    """.replace(
+        "DUE", _DUE.format(first="true", next="(strategy_id, symbol) > (heads.strategy_id, heads.symbol)")
+    )
 )
 _OLDEST = text(
-    _DUE.format(
-        first="strategy_id = :strategy_id", next="strategy_id = :strategy_id AND symbol > heads.symbol"
+    "DUE SELECT id FROM due ORDER BY id LIMIT 1".replace(
+        "DUE",
+        _DUE.format(
+            first="strategy_id = :strategy_id", next="strategy_id = :strategy_id AND symbol > heads.symbol"
+        ),
     )
-    + "SELECT id FROM due ORDER BY id LIMIT 1"
 )
 
 

@@ -72,7 +72,8 @@ WITH sent AS (
             AND signals.received_at <= excluded.received_at - $17::interval
     RETURNING id, strategy_id, dedup_key
 ), kept AS MATERIALIZED (
-    SELECT new.number, stored.strategy_id, new.symbol, stored.id FROM new JOIN stored USING (strategy_id, dedup_key)
+    SELECT new.number, stored.strategy_id, new.symbol, stored.id
+    FROM new JOIN stored USING (strategy_id, dedup_key)
 ), queued AS (
     INSERT INTO outbox (task, strategy_id, symbol, signal_id)
     SELECT 'signal', strategy_id, symbol, id FROM kept ORDER BY number
