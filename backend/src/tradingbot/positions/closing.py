@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tradingbot.core.amounts import ARITHMETIC, plain
+from tradingbot.core.amounts import ARITHMETIC
 from tradingbot.core.errors import ConflictError, NotFoundError
 from tradingbot.orders import client_order_id
 from tradingbot.orders import repository as orders
@@ -54,9 +54,9 @@ def _same(order: Order, position: Position) -> Order:
 
 
 async def _left_to_close(session: AsyncSession, position: Position, side: Side) -> Decimal:
-    if position.is_flat:
-        dust = "" if position.quantity == 0 else f" What is left, {plain(position.quantity)}, is dust."
-        raise ConflictError(f"The position is closed.{dust}")
+    # What was dust may be worth enough by now: the worker asks.
+    if position.quantity == 0:
+        raise ConflictError("The position is closed.")
     pending = await repository.pending_of_side(session, position.strategy_id, position.symbol, side)
     left = ARITHMETIC.subtract(ARITHMETIC.abs(position.quantity), pending)
     if left <= 0:

@@ -70,13 +70,16 @@ async def holds_something(session: AsyncSession, strategy_id: UUID) -> bool:
     return bool((await session.execute(select(or_(position, order)))).scalar_one())
 
 
-async def drop_dust(session: AsyncSession, strategy_id: UUID) -> None:
-    """Take dust from the strategy's positions: what is less than the market's least order."""
-    await session.execute(
+async def drop_dust(session: AsyncSession, strategy_id: UUID) -> Sequence[Position]:
+    """Take dust from the strategy's positions, and return them: it is less than the market's least order."""
+    statement = (
         update(Position)
         .where(Position.strategy_id == strategy_id, Position.quantity != 0, Position.is_flat)
         .values(quantity=0, average_price=0, updated_at=func.clock_timestamp())
+        .returning(Position)
+        .execution_options(populate_existing=True)
     )
+    return (await session.execute(statement)).scalars().all()
 
 
 async def remove(session: AsyncSession, strategy_id: UUID) -> None:
