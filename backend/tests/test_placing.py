@@ -213,6 +213,44 @@ async def test_an_exit_that_is_reported_as_rejected_goes_on_under_another_name(
     assert len(await desk.orders()) == 4
 
 
+async def test_only_failures_count_as_attempts(desk: Desk, bench: Bench) -> None:
+    """So people are told at once, and the first pause is the shortest, however long a row has waited."""
+
+    async def attempts() -> int:
+        (row,) = await desk.all(OutboxRow)
+        return int(row.attempts)
+
+    strategy = await desk.strategy(await desk.account())
+    bench.exchange.script.append("open")
+    await desk.queue(strategy)
+    await bench.work()
+    await desk.queue(strategy, None, market_position="flat")
+    await bench.turn()
+    assert await attempts() == 0
+    (name,) = bench.exchange.taken
+    bench.exchange.fill(name, LOT)
+    bench.exchange.script.extend(["not_sent", "fill"])
+    await asyncio.sleep(0.5)
+    await bench.turn()
+    assert await attempts() == 1
+    assert bench.told.messages[-1][:2] == ("failure", f"{SYMBOL}: an exit does not get out")
+    await bench.work()
+    assert await desk.held(strategy) == 0
+
+
+async def test_an_entry_beside_an_open_one_is_no_exit(
+    desk: Desk, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strategy = await desk.strategy(await desk.account())
+    bench.exchange.script.append("open")
+    await desk.queue(strategy)
+    await bench.work()
+    open_by(bench, monkeypatch, cannot(CredentialsError("no such key")))
+    signal_id = await desk.queue(strategy)
+    await bench.work(10)
+    assert (await desk.signal(signal_id)).status == SignalStatus.FAILED
+
+
 async def test_a_close_by_hand_is_never_too_late(desk: Desk, bench: Bench, settings: Settings) -> None:
     order_id = await close_by_hand(desk, bench)
     async with desk.database.transaction() as session:
