@@ -89,7 +89,7 @@ class Desk:
         async with self.database.transaction() as session:
             session.add(row)
             await session.flush()
-            await outbox.add(session, Task.SIGNAL, strategy_id, signal_id=row.id)
+            await outbox.add(session, Task.SIGNAL, strategy_id, row.symbol, signal_id=row.id)
         return row.id
 
     async def all(self, model: type[Any], *conditions: Any) -> list[Any]:

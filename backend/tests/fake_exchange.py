@@ -13,6 +13,7 @@ from tradingbot.core.models import utc_now
 from tradingbot.core.settings import Settings
 from tradingbot.exchanges.base import (
     CredentialsError,
+    MarketLimits,
     NotSentError,
     OrderReport,
     OrderRequest,
@@ -44,7 +45,8 @@ class FakeExchange:
     """Fills every order at once, unless `script` says otherwise: one word for each call of `place`.
 
     `lost`: takes the order, and the answer is lost. `dropped`: does not take it, nor answers. `open`: takes
-    it and fills nothing. `partial`: fills half. `hang`: takes it and never answers. Others: see ERRORS.
+    it and fills nothing. `reported`: answers that it is rejected, `reported_lost`: that is found. `partial`:
+    fills half. `hang`: takes it and never answers. Others: see ERRORS.
     """
 
     settle_time: float = 0.3
@@ -60,6 +62,7 @@ class FakeExchange:
     holds: Decimal | None = None
     worth: Decimal | None = Decimal(10000)
     least: Decimal = Decimal(0)
+    shorts: bool = True
     closed: int = 0
 
     async def place(self, order: OrderRequest) -> OrderReport:
@@ -68,6 +71,12 @@ class FakeExchange:
         word = self.script.popleft() if self.script else "fill"
         if word in ERRORS:
             raise ERRORS[word]
+        if word.startswith("reported"):
+            report = OrderReport(order.client_order_id, "x0", OrderState.REJECTED, (), "it says so")
+            self.books[order.client_order_id] = report
+            if word == "reported_lost":
+                raise OutcomeUnknownError("time-out")
+            return report
         if word == "dropped":
             raise OutcomeUnknownError("the connection was closed")
         self.taken.append(order.client_order_id)
@@ -115,9 +124,9 @@ class FakeExchange:
         """Gives `worth`."""
         return self.worth
 
-    async def least_quantity(self, symbol: str, price: Decimal | None) -> Decimal:
-        """Gives `least`."""
-        return self.least
+    async def limits(self, symbol: str) -> MarketLimits:
+        """Return `least` and `shorts`."""
+        return MarketLimits(min_quantity=self.least, shorts=self.shorts)
 
     async def check_credentials(self) -> None:
         """Likes all."""

@@ -148,16 +148,34 @@ async def test_what_the_market_does_not_take_is_refused_before_it_is_sent(
 
 async def test_the_least_quantity_is_by_amount_and_by_worth(spot: CcxtExchange, future: CcxtExchange) -> None:
     for exchange in (spot, future):
-        least = await exchange.least_quantity("BTCUSDT", None)
-        for price in (D(0), D(10) ** 9):
-            assert await exchange.least_quantity("BTCUSDT", price) == least
+        limits = await exchange.limits("BTCUSDT")
+        least = limits.min_quantity
+        for price in (None, D(0), D(10) ** 9):
+            assert limits.min_order(price) == limits.min_exit(price) == least
         with pytest.raises(RejectedError, match="less than"):
             await exchange.place(request(quantity=least - D("0.000001"), price=None))
-        assert await exchange.least_quantity("NOPEUSDT", D(1)) == 0
-    worth_enough = await spot.least_quantity("BTCUSDT", D(100))
+        assert (await exchange.limits("NOPEUSDT")).min_order(D(1)) == 0
+    limits = await spot.limits("BTCUSDT")
+    worth_enough = limits.min_order(D(100))
+    assert (limits.shorts, limits.min_exit(D(100))) == (False, worth_enough)
     with pytest.raises(RejectedError, match="least order value"):
         await spot.place(request(quantity=worth_enough - D("0.00001"), price=D(100)))
     await spot.place(request(quantity=worth_enough, price=D(100)))
+    limits = await future.limits("BTCUSDT")
+    # What only reduces a contract may be worth anything.
+    assert (limits.shorts, limits.min_order(D(100)), limits.min_exit(D(100))) == (True, D(1), D("0.001"))
+
+
+async def test_an_exit_is_cut_to_the_largest_market_order(
+    stub: StubExchange, market: Market, exchange: CcxtExchange
+) -> None:
+    stub.book.change(market.value, "BTCUSDT", market_maximum=D("0.2"))
+    with pytest.raises(RejectedError, match="more than the largest amount"):
+        await exchange.place(request())
+    await exchange.place(request("tbtwo", quantity=D("0.2")))
+    report = await exchange.place(request("tbthree", side=Side.SELL, reduce_only=True))
+    assert report.state == OrderState.FILLED
+    assert sum(trade.quantity for trade in report.trades) == D("0.2")
 
 
 async def test_what_the_exchange_refuses_is_refused_for_good(

@@ -187,7 +187,8 @@ async def test_what_fees_leave_of_a_target_is_left(desk: Desk, bench: Bench) -> 
     long = {"market_position": "long", "position_size": Decimal("0.02")}
     # Who asks for an amount gets an order, or hears from the exchange why not; and so does who enters.
     assert await told("buy", quantity=Decimal("0.0004")) == ordered
-    assert await told("close") == left("0.0004")
+    dust = "what is held, 0.0004 BTCUSDT, is dust: 0.001 is the least order"
+    assert await told("close") == (SignalStatus.NOTHING_TO_DO, dust)
     assert await told("buy", quantity=Decimal("0.0195")) == ordered
     assert await told(None, **long) == left("0.0001")
     assert await told("close") == ordered

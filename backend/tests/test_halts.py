@@ -222,10 +222,11 @@ async def test_pages(client: httpx.AsyncClient, account: Account) -> None:
 async def test_the_command_line(client: httpx.AsyncClient, account: Account) -> None:
     halt = ("halt", "on", "--reason", "fire")
     assert run("halt", "status").stdout == "nothing is halted\n"
-    assert run(*halt).stdout == "halted: everybody\n"
+    assert run(*halt).stdout == "halted: everybody: no new entries, exits pass\n"
     mine = ("--user", account.email)
     assert run(*halt, *mine).returncode == 0
-    assert run(*halt, *mine, "--strategy", "first").stdout == f"halted: {account.email} first\n"
+    first = run(*halt, *mine, "--strategy", "first").stdout
+    assert first == f"halted: {account.email} first: no new entries, exits pass\n"
     shown = [(item["reach"], item["reason"]) for item in await items(client, account.headers)]
     assert shown == [("strategy", "fire"), ("all", "fire"), ("everybody", "fire")]
     lines = run("halt", "status").stdout.splitlines()

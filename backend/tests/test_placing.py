@@ -177,38 +177,103 @@ async def test_an_order_that_was_not_sent_is_given_up(
     assert "failure" in bench.told.kinds()
 
 
-async def test_a_close_by_hand_that_the_exchange_refuses_is_told(desk: Desk, bench: Bench) -> None:
+async def test_a_close_by_hand_that_the_exchange_refuses_is_told_and_sent_again(
+    desk: Desk, bench: Bench
+) -> None:
     order_id = await close_by_hand(desk, bench)
     bench.exchange.script.append("rejected")
+    await bench.turn()
+    (order,) = await desk.all(Order, Order.id == order_id)
+    assert (order.state, order.reason) == (OrderState.NEW, "Account has insufficient balance.")
+    assert bench.told.messages[-1][:2] == ("failure", f"{SYMBOL}: an exit does not get out")
     await bench.work()
     (order,) = await desk.all(Order, Order.id == order_id)
-    assert (order.state, order.reason) == (OrderState.REJECTED, "Account has insufficient balance.")
-    assert bench.told.messages[-1][:2] == ("failure", f"{SYMBOL}: order refused by the exchange")
+    assert (order.state, order.attempts) == (OrderState.FILLED, 2)
 
 
-async def test_a_close_by_hand_that_waited_for_too_long_is_not_sent_and_told(
-    desk: Desk, bench: Bench, settings: Settings
+@pytest.mark.parametrize("word", ["reported", "reported_lost"])
+async def test_an_exit_that_is_reported_as_rejected_goes_on_under_another_name(
+    desk: Desk, bench: Bench, word: str
 ) -> None:
+    strategy = await desk.strategy(await desk.account())
+    await desk.queue(strategy)
+    await bench.work()
+    bench.exchange.script.append(word)
+    signal_id = await desk.queue(strategy, None, market_position="flat")
+    await bench.work()
+    assert (await desk.signal(signal_id)).status == SignalStatus.ORDERED
+    assert [order.state for order in await desk.orders()] == ["filled", "rejected", "filled"]
+    assert await desk.held(strategy) == 0
+    assert (f"{SYMBOL}: an exit does not get out") in [title for _kind, title, _text in bench.told.messages]
+    # An entry does not.
+    bench.exchange.script.append(word)
+    signal_id = await desk.queue(strategy)
+    await bench.work()
+    assert (await desk.signal(signal_id)).status == SignalStatus.FAILED
+    assert len(await desk.orders()) == 4
+
+
+async def test_only_failures_count_as_attempts(desk: Desk, bench: Bench) -> None:
+    """So people are told at once, and the first pause is the shortest, however long a row has waited."""
+
+    async def attempts() -> int:
+        (row,) = await desk.all(OutboxRow)
+        return int(row.attempts)
+
+    strategy = await desk.strategy(await desk.account())
+    bench.exchange.script.append("open")
+    await desk.queue(strategy)
+    await bench.work()
+    await desk.queue(strategy, None, market_position="flat")
+    await bench.turn()
+    assert await attempts() == 0
+    (name,) = bench.exchange.taken
+    bench.exchange.fill(name, LOT)
+    bench.exchange.script.extend(["not_sent", "fill"])
+    await asyncio.sleep(0.5)
+    await bench.turn()
+    assert await attempts() == 1
+    assert bench.told.messages[-1][:2] == ("failure", f"{SYMBOL}: an exit does not get out")
+    await bench.work()
+    assert await desk.held(strategy) == 0
+
+
+async def test_an_entry_beside_an_open_one_is_no_exit(
+    desk: Desk, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strategy = await desk.strategy(await desk.account())
+    bench.exchange.script.append("open")
+    await desk.queue(strategy)
+    await bench.work()
+    open_by(bench, monkeypatch, cannot(CredentialsError("no such key")))
+    signal_id = await desk.queue(strategy)
+    await bench.work(10)
+    assert (await desk.signal(signal_id)).status == SignalStatus.FAILED
+
+
+async def test_a_close_by_hand_is_never_too_late(desk: Desk, bench: Bench, settings: Settings) -> None:
     order_id = await close_by_hand(desk, bench)
     async with desk.database.transaction() as session:
         long_ago = Order.created_at - timedelta(seconds=settings.webhook_max_age + 1)
         await session.execute(update(Order).where(Order.id == order_id).values(created_at=long_ago))
     await bench.work()
     (order,) = await desk.all(Order, Order.id == order_id)
-    assert order.state == OrderState.REJECTED
-    assert bench.told.messages[-1][:2] == ("failure", f"{SYMBOL}: order not sent")
-    assert len(bench.exchange.sent) == 1
+    assert order.state == OrderState.FILLED
 
 
-async def test_a_close_by_hand_on_an_account_that_cannot_be_opened_is_told(
+async def test_a_close_by_hand_on_an_account_that_cannot_be_opened_is_told_and_waits(
     desk: Desk, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order_id = await close_by_hand(desk, bench)
     open_by(bench, monkeypatch, cannot(CredentialsError("no such exchange")))
+    await bench.turn()
+    (order,) = await desk.all(Order, Order.id == order_id)
+    assert order.state == OrderState.NEW
+    assert bench.told.messages[-1][:2] == ("failure", f"{SYMBOL}: an exit does not get out")
+    open_by(bench, monkeypatch, lambda _account: bench.exchange)
     await bench.work()
     (order,) = await desk.all(Order, Order.id == order_id)
-    assert order.state == OrderState.REJECTED
-    assert bench.told.messages[-1][:2] == ("failure", f"{SYMBOL}: order not sent")
+    assert order.state == OrderState.FILLED
 
 
 async def test_a_live_order_that_is_left_from_before_is_not_sent_under_binance_testnet(

@@ -136,14 +136,18 @@ def test_going_through_zero_is_not_getting_out() -> None:
     ("changes", "rule"),
     [({"halt": "halted"}, Rule.HALTED), ({"strategy_active": False}, Rule.STRATEGY_OFF)],
 )
-def test_switches_stop_getting_out_too_and_need_no_order_to_be_asked(
-    changes: dict[str, Any], rule: Rule
-) -> None:
-    for change in (D(-1), None):
-        refusal = evaluate(replace(BROKEN, change=change, **changes))
-        assert refusal is not None
-        assert refusal.rule == rule
+def test_switches_need_no_order_to_be_asked(changes: dict[str, Any], rule: Rule) -> None:
+    refusal = evaluate(replace(BROKEN, change=None, **changes))
+    assert refusal is not None
+    assert refusal.rule == rule
     assert evaluate(replace(BROKEN, change=None)) is None
+
+
+def test_a_halt_lets_out_and_a_strategy_that_is_switched_off_does_not() -> None:
+    assert evaluate(replace(BROKEN, change=D(-1), halt="halted")) is None
+    refusal = evaluate(replace(BROKEN, change=D(-1), strategy_active=False))
+    assert refusal is not None
+    assert refusal.rule == Rule.STRATEGY_OFF
 
 
 def test_rules_are_asked_in_the_documented_order() -> None:
@@ -151,8 +155,8 @@ def test_rules_are_asked_in_the_documented_order() -> None:
     given_ = replace(BROKEN, position=D(0), change=D(1), price=None, halt="halted", strategy_active=False)
     order = []
     for cure in (
-        {"halt": None},
         {"strategy_active": True},
+        {"halt": None},
         {"symbols": ()},
         {"price": D(100)},
         {"max_order_value": None},
@@ -166,8 +170,8 @@ def test_rules_are_asked_in_the_documented_order() -> None:
         given_ = replace(given_, **cure)
     assert evaluate(given_) is None
     assert order == [
-        Rule.HALTED,
         Rule.STRATEGY_OFF,
+        Rule.HALTED,
         Rule.SYMBOL,
         Rule.NO_PRICE,
         Rule.MAX_ORDER_VALUE,

@@ -66,7 +66,7 @@ async def test_without_an_order_only_the_switches_are_asked(desk: Desk) -> None:
     async with desk.database.transaction() as session:
         await halts.switch_on(session, Target(desk.user_id, desk.strategy_id), "maintenance")
     assert evaluate(await load(desk, None, None)) == RefusalReason(
-        Rule.HALTED, "the strategy is halted: maintenance"
+        Rule.HALTED, "new entries of the strategy are halted: maintenance"
     )
 
 
@@ -77,9 +77,9 @@ async def test_the_farthest_reaching_halt_is_named_and_those_of_others_are_not(
     steps = [
         (Target(stranger.user_id), None),
         (Target(stranger.user_id, stranger.strategy_id), None),
-        (Target(desk.user_id, desk.strategy_id), "the strategy is halted"),
-        (Target(desk.user_id), "all of your trading is halted"),
-        (Target(), "trading is halted for everybody"),
+        (Target(desk.user_id, desk.strategy_id), "new entries of the strategy are halted"),
+        (Target(desk.user_id), "all of your new entries are halted"),
+        (Target(), "new entries are halted for everybody"),
     ]
     for target, expected in steps:
         async with desk.database.transaction() as session:

@@ -115,6 +115,31 @@ async def test_refuses_orders_as_binance_does(
     assert not stub.account.orders
 
 
+@pytest.mark.parametrize(("base", "market", "code"), [(SPOT, "spot", -1013), (FUTURE, "future", -4005)])
+async def test_a_market_order_has_a_limit_of_its_own_and_a_market_may_close(
+    stub: StubExchange, ask: Signed, base: str, market: str, code: int
+) -> None:
+    stub.book.change(market, "BTCUSDT", market_maximum=Decimal("0.01"))
+    assert (await ask("POST", f"{base}/order", **market_order("tb1"))).status_code == 200
+    refused = await ask("POST", f"{base}/order", **market_order("tb2", quantity="0.02"))
+    assert (refused.status_code, refused.json()["code"]) == (400, code)
+    filters = (await ask.http.get(f"{base}/exchangeInfo")).json()["symbols"][0]["filters"]
+    most = {entry["filterType"]: entry["maxQty"] for entry in filters if "maxQty" in entry}
+    assert most == {"LOT_SIZE": "9000.00000000", "MARKET_LOT_SIZE": "0.01000000"}
+    stub.book.change(market, "BTCUSDT", status="BREAK")
+    closed = await ask("POST", f"{base}/order", **market_order("tb3"))
+    assert closed.json() == {"code": -1013, "msg": "Market is closed."}
+    assert (await ask("GET", f"{base}/order", symbol="BTCUSDT", origClientOrderId="tb1")).status_code == 200
+
+
+async def test_the_rest_of_a_market_order_expires_when_the_book_is_empty(
+    stub: StubExchange, ask: Signed
+) -> None:
+    stub.book.filling = Filling(parts=4, expires_after=1)
+    answer = (await ask("POST", f"{SPOT}/order", **market_order(quantity="0.04"))).json()
+    assert (answer["status"], Decimal(answer["executedQty"])) == ("EXPIRED", Decimal("0.01"))
+
+
 @pytest.mark.parametrize("base", [SPOT, FUTURE])
 async def test_fills_in_parts_on_command_and_cancels_the_rest(
     stub: StubExchange, ask: Signed, base: str

@@ -328,3 +328,66 @@ async def test_a_strategy_whose_work_was_done_meanwhile_is_not_kept_from_others(
             row = await outbox.claim(other)
             assert row is not None
             assert row.strategy_id == first
+
+
+# One signal, queued so many times.
+_MANY_ROWS = """
+INSERT INTO outbox (task, strategy_id, symbol, signal_id, available_at)
+SELECT 'signal', strategy_id, symbol, id, CASE number WHEN 1 THEN now() + interval '1 hour' ELSE now() END
+FROM signals, generate_series(1, 20000) AS number
+"""
+
+
+async def test_a_claim_costs_no_more_behind_many_rows(desk: Desk) -> None:
+    """Twenty thousand rows behind one that waits: neither is any of them taken, nor are they read."""
+    first, second = sorted([await desk.strategy(), await desk.strategy()])
+    await desk.queue(first)
+    async with desk.database.transaction() as session:
+        await session.execute(delete(OutboxRow))
+        await session.execute(text(_MANY_ROWS))
+    await desk.queue(first, symbol="ETHUSDT")
+    await desk.queue(second)
+    async with desk.database.transaction() as session:
+        await session.execute(text("ANALYZE outbox"))
+        for name in ("_LOCK_A_STRATEGY", "_OLDEST"):
+            statement = text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {getattr(outbox, name)}")
+            values = {} if name == "_LOCK_A_STRATEGY" else {"strategy_id": first}
+            plan = (await session.execute(statement, values)).scalar_one()[0]["Plan"]
+            assert plan["Actual Rows"] == 1
+            assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 50
+    claimed = []
+    async with desk.database.transaction() as session:
+        for _ in range(2):
+            row = await outbox.claim(session)
+            assert row is not None
+            claimed.append((row.strategy_id, row.symbol))
+            await outbox.finish(session, row.id)
+        assert await outbox.claim(session) is None
+    assert claimed == [(first, "ETHUSDT"), (second, "BTCUSDT")]
+
+
+async def test_rows_of_a_version_that_knows_no_symbol_keep_the_order_of_their_strategy(desk: Desk) -> None:
+    strategy = await desk.strategy()
+    for symbol in ("BTCUSDT", "ETHUSDT", "SOLUSDT"):
+        await desk.queue(strategy, symbol=symbol)
+
+    async def rows() -> list[OutboxRow]:
+        return sorted(await desk.all(OutboxRow), key=lambda row: row.id)
+
+    before, unnamed, after = [row.id for row in await rows()]
+    async with desk.database.transaction() as session:
+        await session.execute(update(OutboxRow).where(OutboxRow.id == unnamed).values(symbol=""))
+
+    async def claimed_while_waits(waiting: int) -> int | None:
+        async with desk.database.transaction() as session:
+            await outbox.postpone(session, waiting, 60, 1, "not now")
+        async with desk.database.transaction() as session:
+            row = await outbox.claim(session)
+            await session.execute(update(OutboxRow).values(available_at=text("now()")))
+            return None if row is None else row.id
+
+    # Behind one that waits it waits too, and another market goes on.
+    assert await claimed_while_waits(before) == after
+    async with desk.database.transaction() as session:
+        await outbox.finish(session, before)
+    assert await claimed_while_waits(unnamed) is None

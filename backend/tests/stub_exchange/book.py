@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import count
 from typing import Any
@@ -41,6 +41,8 @@ class Symbol:
     min_notional: Decimal
     market_step: Decimal = Decimal(0)
     maximum: Decimal = Decimal(9000)
+    # The largest market order, which may be smaller than the largest one with a limit.
+    market_maximum: Decimal = Decimal(9000)
     contract: str = "PERPETUAL"
     delivery: int = 4133404800000
     status: str = "TRADING"
@@ -53,7 +55,10 @@ def _symbols() -> list[Symbol]:
         Symbol("ETHUSDT", "ETH", "USDT", SPOT, d("0.0001"), d("0.01"), d("0.0001"), d(5)),
         Symbol("ETHBTC", "ETH", "BTC", SPOT, d("0.0001"), d("0.00001"), d("0.0001"), d("0.0001")),
         Symbol("BNBUSDT", "BNB", "USDT", SPOT, d("0.001"), d("0.01"), d("0.001"), d(5)),
-        Symbol("SHIBUSDT", "SHIB", "USDT", SPOT, d(1), d("0.00000001"), d(1), d(5), maximum=d(10) ** 10),
+        Symbol(
+            "SHIBUSDT", "SHIB", "USDT", SPOT, d(1), d("0.00000001"), d(1), d(5),
+            maximum=d(10) ** 10, market_maximum=d(10) ** 10,
+        ),
         Symbol(
             "LUNAUSDT", "LUNA", "USDT", SPOT, d("0.01"), d("0.0001"), d("0.01"), d(5), status="BREAK"
         ),
@@ -117,6 +122,10 @@ class Booked:
         """The quote quantity that is filled."""
         return sum((trade.quantity * trade.price for trade in self.executions), Decimal(0))
 
+    def is_of(self, symbol: Symbol) -> bool:
+        """Tells whether the order is of this market, which may have changed since."""
+        return (self.symbol.market, self.symbol.id) == (symbol.market, symbol.id)
+
     @property
     def sign(self) -> int:
         """1 for a buy, -1 for a sell."""
@@ -160,6 +169,8 @@ class Book:
     """Everything but the accounts' keys: prices, fees, how orders are filled."""
 
     prices: dict[str, Decimal] = field(default_factory=lambda: dict(PRICES))
+    # What market orders on spot are judged by, where it is not the price.
+    average_prices: dict[str, Decimal] = field(default_factory=dict)
     symbols: list[Symbol] = field(default_factory=_symbols)
     filling: Filling = field(default_factory=Filling)
     fee_rate: Decimal = Decimal("0.001")
@@ -180,6 +191,13 @@ class Book:
             if symbol.id == name and symbol.market == market:
                 return symbol
         raise BookError(-1121, "Invalid symbol.")
+
+    def change(self, market: str, name: str, **values: Any) -> None:
+        """Changes a market: `status="BREAK"` closes it, `market_maximum` limits market orders."""
+        self.symbols = [
+            replace(symbol, **values) if (symbol.market, symbol.id) == (market, name) else symbol
+            for symbol in self.symbols
+        ]
 
     def place(
         self,
@@ -204,7 +222,7 @@ class Book:
                     raise BookError(-2010, "Duplicate order sent.")
                 raise BookError(-4116, "ClientOrderId is duplicated.")
         at = price or self.prices[symbol.id]
-        self._check_filters(symbol, quantity, at, reduce_only)
+        self._check_filters(symbol, kind, quantity, at, reduce_only)
         quantity = self._check_funds(account, symbol, side, quantity, at, reduce_only)
         order = Booked(
             next(self._ids), client_order_id, symbol, side, kind, quantity, price or Decimal(0), reduce_only,
@@ -213,8 +231,11 @@ class Book:
         order.parts = split(quantity, self.filling.parts, symbol.step)
         account.orders.append(order)
         if kind == "MARKET" and self.filling.how == "at_once":
-            while order.parts:
+            while order.parts and order.status in OPEN:
                 self.fill(account, order)
+                if len(order.executions) == self.filling.expires_after and order.parts:
+                    order.status = "EXPIRED"
+                    order.parts.clear()
         return order
 
     def fill(self, account: Account, order: Booked) -> None:
@@ -238,11 +259,16 @@ class Book:
         order.parts.clear()
         return order
 
-    def _check_filters(self, symbol: Symbol, quantity: Decimal, price: Decimal, reduce_only: bool) -> None:
-        notional = quantity * price
+    def _check_filters(
+        self, symbol: Symbol, kind: str, quantity: Decimal, price: Decimal, reduce_only: bool
+    ) -> None:
+        notional = quantity * self.average_prices.get(symbol.id, price)
+        maximum = min(symbol.maximum, symbol.market_maximum) if kind == "MARKET" else symbol.maximum
         if symbol.market == SPOT:
             if quantity < symbol.minimum or quantity > symbol.maximum or quantity % symbol.step:
                 raise BookError(-1013, "Filter failure: LOT_SIZE")
+            if quantity > maximum:
+                raise BookError(-1013, "Filter failure: MARKET_LOT_SIZE")
             if notional < symbol.min_notional:
                 raise BookError(-1013, "Filter failure: NOTIONAL")
             return
@@ -250,7 +276,7 @@ class Book:
             raise BookError(-4003, "Quantity less than or equal to zero.")
         if quantity % symbol.step:
             raise BookError(-1111, "Precision is over the maximum defined for this asset.")
-        if quantity > symbol.maximum:
+        if quantity > maximum:
             raise BookError(-4005, "Quantity greater than max quantity.")
         if notional < symbol.min_notional and not reduce_only:
             raise BookError(

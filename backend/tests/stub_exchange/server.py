@@ -249,7 +249,7 @@ class StubExchange:
                 -1102, "Param 'origClientOrderId' or 'orderId' must be sent, but both were empty/null!"
             )
         for order in reversed(account.orders):
-            if order.symbol == symbol and (str(order.id) == number or order.client_order_id == wanted):
+            if order.is_of(symbol) and (str(order.id) == number or order.client_order_id == wanted):
                 return order
         raise BookError(-2013, "Order does not exist.")
 
@@ -270,7 +270,7 @@ class StubExchange:
         trades = [
             wire.trade(order, trade)
             for order in account.orders
-            if order.symbol == symbol and parameters.get("orderId") in (None, str(order.id))
+            if order.is_of(symbol) and parameters.get("orderId") in (None, str(order.id))
             for trade in order.executions
             if trade.id >= first and trade.id not in self.hidden_trades
         ]

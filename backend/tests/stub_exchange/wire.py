@@ -47,7 +47,7 @@ def _filters(symbol: Symbol) -> list[Json]:
         {
             "filterType": "MARKET_LOT_SIZE",
             "minQty": "0.00000000" if symbol.market == SPOT else text(symbol.minimum),
-            "maxQty": text(symbol.maximum),
+            "maxQty": text(symbol.market_maximum),
             "stepSize": text(symbol.market_step),
         },
         {"filterType": "MAX_NUM_ORDERS", "maxNumOrders": 200},

@@ -25,8 +25,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     on = actions.add_parser(
         "on",
-        help="halt: nothing is traded from now on",
-        description=f"Halts {_REACH}. Signals are refused from now on; orders that were sent stay.",
+        help="halt: no new entries from now on, exits pass",
+        description=f"Halts new entries of {_REACH}. Exits pass, and orders that were sent stay.",
     )
     _add_target(on)
     on.add_argument("--reason", type=_reason, help="shown with every refusal")
@@ -36,7 +36,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     _add_target(off)
     off.set_defaults(run=run_off)
-    status = actions.add_parser("status", help="list the halts", description="Lists all halts.")
+    status = actions.add_parser(
+        "status", help="list the halts", description="Lists all halts: no new entries, exits pass."
+    )
     add_json(status)
     status.set_defaults(run=run_status)
 
@@ -60,7 +62,7 @@ def run_on(arguments: argparse.Namespace) -> int:
         await halts.switch_on(session, await _target(session, arguments), arguments.reason)
 
     in_transaction(load(DatabaseSettings), switch)
-    print(f"halted: {_name(arguments)}")
+    print(f"halted: {_name(arguments)}: no new entries, exits pass")
     return 0
 
 

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal, localcontext
 from typing import Protocol
 
+from tradingbot.core.amounts import ARITHMETIC, to_scale
 from tradingbot.orders.models import OrderState, Side
 
 
@@ -55,6 +56,35 @@ class OrderReport:
     state: OrderState
     trades: tuple[Trade, ...] = ()
     reason: str | None = None
+
+
+@dataclass(frozen=True)
+class MarketLimits:
+    """What a market takes of market orders. Quantities are in the base asset, values in the quote asset.
+
+    Of what is asked for whole `step`s are sent (0: all of it). `shorts`: whether less than nothing can be
+    held. Where it can (contracts), an order that only brings a position nearer to zero may be worth less
+    than `min_value`.
+    """
+
+    min_quantity: Decimal = Decimal(0)
+    min_value: Decimal = Decimal(0)
+    shorts: bool = True
+    step: Decimal = Decimal(0)
+
+    def min_order(self, price: Decimal | None) -> Decimal:
+        """Return the least quantity of an order at `price`: in whole steps, for what is over is not sent."""
+        if price is None or price <= 0:
+            return self.min_quantity
+        with localcontext(ARITHMETIC):
+            least = self.min_value / price
+            if self.step:
+                least = (least / self.step).to_integral_value(ROUND_CEILING) * self.step
+            return max(self.min_quantity, to_scale(least, ROUND_CEILING))
+
+    def min_exit(self, price: Decimal | None) -> Decimal:
+        """Return the least quantity that can be got rid of at `price`: what is less is dust."""
+        return self.min_quantity if self.shorts else self.min_order(price)
 
 
 class ExchangeError(Exception):
@@ -119,8 +149,8 @@ class Exchange(Protocol):
     async def equity(self, symbol: str) -> Decimal | None:
         """Gives the account's equity in the quote asset of the symbol; None where nobody can say."""
 
-    async def least_quantity(self, symbol: str, price: Decimal | None) -> Decimal:
-        """Gives the least quantity of an order; with a price, also of one that is worth enough. 0: any."""
+    async def limits(self, symbol: str) -> MarketLimits:
+        """Return what the symbol's market takes; of an unknown symbol, that it takes all."""
 
     async def check_credentials(self) -> None:
         """Looks at what the key may do.

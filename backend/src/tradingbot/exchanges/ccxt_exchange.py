@@ -18,13 +18,14 @@ from tradingbot.exchanges import ccxt_reports as reports
 from tradingbot.exchanges import symbols
 from tradingbot.exchanges.base import (
     CredentialsError,
+    MarketLimits,
     NotSentError,
     OrderReport,
     OrderRequest,
 )
 from tradingbot.exchanges.ccxt_client import RECV_WINDOW, Answer, current_answer
 from tradingbot.exchanges.ccxt_errors import Failure, Meaning, understand
-from tradingbot.exchanges.ccxt_limits import check_limits, least_quantity, rounded_down
+from tradingbot.exchanges.ccxt_limits import check_limits, market_limits, sendable
 from tradingbot.exchanges.models import Market, Mode
 
 # The asset that an account's equity is told in.
@@ -162,14 +163,14 @@ class CcxtExchange:
                 return to_scale(Decimal(balance["info"]["totalMarginBalance"]))
             return await self._worth(balance["total"], deadline)
 
-    async def least_quantity(self, symbol: str, price: Decimal | None) -> Decimal:
-        """Gives what the market's filters say: see `Exchange.least_quantity`. 0 for an unknown symbol."""
+    async def limits(self, symbol: str) -> MarketLimits:
+        """Return what the market's filters say: see `Exchange.limits`."""
         async with self._asking():
             try:
                 market = await self._market(symbol, self._deadline())
             except symbols.UnknownSymbolError:
-                return Decimal(0)
-            return least_quantity(market, price)
+                return MarketLimits(shorts=self._kind == Market.FUTURE)
+            return market_limits(market)
 
     async def check_credentials(self) -> None:
         """Shows the key: see `Exchange.check_credentials`. Only live keys have anything to withdraw."""
@@ -243,7 +244,7 @@ class CcxtExchange:
     def _amount(self, order: OrderRequest, market: Json) -> Decimal:
         """Gives what to send, in the market's units."""
         with localcontext(ARITHMETIC):
-            amount = rounded_down(order.quantity / reports.contract_size(market), market)
+            amount = sendable(order.quantity / reports.contract_size(market), order, market)
         check_limits(amount, order, market)
         return amount
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from decimal import Decimal, localcontext
 from typing import Any
 
-from tradingbot.core.amounts import ARITHMETIC, plain, to_scale
-from tradingbot.exchanges.base import OrderRequest, RejectedError
+from tradingbot.core.amounts import ARITHMETIC, plain
+from tradingbot.exchanges.base import MarketLimits, OrderRequest, RejectedError
 
 Json = Mapping[str, Any]
 
@@ -15,23 +15,32 @@ Json = Mapping[str, Any]
 _AMOUNTS = ("amount", "market")
 
 
-def rounded_down(amount: Decimal, market: Json) -> Decimal:
-    """Rounds to the market's step for market orders, towards zero."""
+def sendable(amount: Decimal, order: OrderRequest, market: Json) -> Decimal:
+    """Return the amount rounded down to the market's step for market orders.
+
+    Of what brings a position nearer to zero it is at most the largest market order: the rest goes by another.
+    """
     with localcontext(ARITHMETIC):
+        largest = _largest(market)
+        if order.reduce_only and largest:
+            amount = min(amount, largest)
         for step in _steps(market):
             amount = amount // step * step
     return amount
 
 
-def least_quantity(market: Json, price: Decimal | None) -> Decimal:
-    """Gives the least quantity of an order in the base asset, and of one that is worth enough at `price`."""
+def market_limits(market: Json) -> MarketLimits:
+    """Return what the market takes."""
     limits = market["limits"]
     with localcontext(ARITHMETIC):
-        least = max(*_steps(market), *(Decimal(limits.get(of, {}).get("min") or 0) for of in _AMOUNTS))
-        quantity = least * Decimal(market["contractSize"] or 1)
-        if price is None or price <= 0:
-            return quantity
-        return max(quantity, to_scale(Decimal(limits["cost"]["min"] or 0) / price))
+        step, size = max(_steps(market)), Decimal(market["contractSize"] or 1)
+        least = max(step, *(Decimal(limits.get(of, {}).get("min") or 0) for of in _AMOUNTS))
+        return MarketLimits(
+            min_quantity=least * size,
+            min_value=Decimal(limits["cost"]["min"] or 0),
+            shorts=not market["spot"],
+            step=step * size,
+        )
 
 
 def check_limits(amount: Decimal, order: OrderRequest, market: Json) -> None:
@@ -61,6 +70,11 @@ def check_limits(amount: Decimal, order: OrderRequest, market: Json) -> None:
             f"{plain(amount)} of {symbol} is worth {plain(value)} {market['quote']},"
             f" less than the least order value, {plain(least_value)}"
         )
+
+
+def _largest(market: Json) -> Decimal:
+    most = (Decimal(market["limits"].get(of, {}).get("max") or 0) for of in _AMOUNTS)
+    return min((amount for amount in most if amount), default=Decimal(0))
 
 
 def _steps(market: Json) -> list[Decimal]:

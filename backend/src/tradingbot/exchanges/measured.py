@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 from tradingbot.core.metrics import exchange_call
-from tradingbot.exchanges.base import Exchange, OrderReport, OrderRequest
+from tradingbot.exchanges.base import Exchange, MarketLimits, OrderReport, OrderRequest
 
 
 class MeasuredExchange:
@@ -44,10 +44,10 @@ class MeasuredExchange:
         with exchange_call(self._name, "equity"):
             return await self._exchange.equity(symbol)
 
-    async def least_quantity(self, symbol: str, price: Decimal | None) -> Decimal:
-        """Gives the least quantity of an order."""
-        with exchange_call(self._name, "least_quantity"):
-            return await self._exchange.least_quantity(symbol, price)
+    async def limits(self, symbol: str) -> MarketLimits:
+        """Return what the symbol's market takes."""
+        with exchange_call(self._name, "limits"):
+            return await self._exchange.limits(symbol)
 
     async def check_credentials(self) -> None:
         """Looks at what the key may do."""

@@ -21,7 +21,7 @@ from tradingbot.core.amounts import ARITHMETIC, to_scale
 from tradingbot.core.database import Database
 from tradingbot.core.models import utc_now
 from tradingbot.exchanges import paper_repository
-from tradingbot.exchanges.base import OrderReport, OrderRequest, RejectedError, Trade
+from tradingbot.exchanges.base import MarketLimits, OrderReport, OrderRequest, RejectedError, Trade
 from tradingbot.exchanges.models import ExchangeAccount
 from tradingbot.orders.models import OrderState, Side
 from tradingbot.positions.accounting import PositionState, unrealised_pnl
@@ -136,9 +136,9 @@ class PaperExchange:
                 total += row.realised_pnl - row.fees + unrealised_pnl(held, row.last_price)
             return to_scale(total)
 
-    async def least_quantity(self, symbol: str, price: Decimal | None) -> Decimal:
-        """Gives 0: any quantity is filled."""
-        return Decimal(0)
+    async def limits(self, symbol: str) -> MarketLimits:
+        """Return none: any quantity is filled."""
+        return MarketLimits()
 
     async def check_credentials(self) -> None:
         """Has none to check."""

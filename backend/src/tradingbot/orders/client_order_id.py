@@ -6,6 +6,8 @@ from uuid import UUID
 
 _PREFIX = "tb"
 _LENGTH = 30
+# Names for so many parts fit.
+MOST_PARTS = 999
 
 
 def for_signal(signal_id: UUID) -> str:
@@ -18,8 +20,19 @@ def for_key(user_id: UUID, key: str) -> str:
     return _name("key", f"{user_id}:{key}")
 
 
+def for_part(name: str, number: int) -> str:
+    """Return the name of the order that goes on, for the `number`-th time, with what the named one closes."""
+    return f"{name}-{number}"
+
+
+def first_of(name: str) -> str:
+    """Return the name of the order that the named one goes on with; that of a first one is its own."""
+    return name.partition("-")[0]
+
+
 def _name(kind: str, cause: str) -> str:
-    """`tb` and 150 bits of SHA-256 in lower-case base32: fits `^[.A-Z:/a-z0-9_-]{1,36}$`, Binance's pattern.
+    """`tb` and 150 bits of SHA-256 in lower-case base32: fits `^[.A-Z:/a-z0-9_-]{1,36}$`, Binance's pattern,
+    with room for `-999`.
 
     Source: Binance Spot API documentation, "New order", parameter newClientOrderId.
     """

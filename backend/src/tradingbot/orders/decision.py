@@ -8,7 +8,7 @@ from uuid import UUID
 from tradingbot.core.amounts import plain
 from tradingbot.core.settings import Settings
 from tradingbot.exchanges import repository as accounts
-from tradingbot.exchanges.base import Exchange
+from tradingbot.exchanges.base import Exchange, ExchangeError, MarketLimits
 from tradingbot.exchanges.models import ExchangeAccount
 from tradingbot.exchanges.service import default_account
 from tradingbot.inference.registry import ModelRegistry
@@ -18,14 +18,22 @@ from tradingbot.orders.changes import Changes, Changing
 from tradingbot.orders.exchange_pool import ExchangePool, ask
 from tradingbot.orders.models import Order
 from tradingbot.orders.outcome import Later, Steps
-from tradingbot.orders.placing import Placer, forbidden, is_exit, refuse, stale, switched_off
+from tradingbot.orders.placing import Placer, forbidden, note_refusal, refuse, stale, switched_off
 from tradingbot.orders.repository import Case
 from tradingbot.outbox.models import OutboxRow
 from tradingbot.positions import service as positions
 from tradingbot.risk import service as risk
-from tradingbot.risk.evaluate import RefusalReason, evaluate
+from tradingbot.risk.evaluate import NEVER_OF_EXITS, RefusalReason, evaluate
 from tradingbot.risk.models import Rule
-from tradingbot.risk.sizing import OrderIntent, desired_order
+from tradingbot.risk.sizing import (
+    OrderIntent,
+    closing_part,
+    desired_order,
+    exit_of,
+    is_exit,
+    may_close,
+    without_short,
+)
 from tradingbot.signals.models import MarketPosition, Signal, SignalStatus
 from tradingbot.strategies.models import Sizing, Strategy
 
@@ -36,12 +44,35 @@ _WAIT_FOR_ORDER = 0.5
 class Market:
     """What an exchange was asked before deciding.
 
-    `price`; `equity`, if the size depends on it; the least quantity that an order may have.
+    `price`; `equity`, if the size depends on it; what the market takes. What is held and less than `dust`
+    cannot be got rid of.
     """
 
     price: Decimal | None
     equity: Decimal | None
-    least: Decimal
+    limits: MarketLimits
+    dust: Decimal
+
+
+@dataclass(frozen=True)
+class Objection:
+    """What speaks against a signal: `refusal` says which rule, None: a newer target takes its place."""
+
+    refusal: RefusalReason | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why, in words."""
+        return "a newer target position is queued" if self.refusal is None else self.refusal.reason
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a signal asks for (None: nothing is left to do), what speaks against it, and what has been cut."""
+
+    intent: OrderIntent | None
+    against: Objection | None = None
+    note: str | None = None
 
 
 class Decider:
@@ -74,21 +105,26 @@ class Decider:
         await self._steps("taken")
         if not isinstance(taken, tuple):
             return taken
-        case, account = taken
+        case, account, against = taken
         busy = await self._wait_for_orders(case)
         if busy is not None:
             return busy
         async with self._exchanges.of(account) as exchange:
-            market = await self._look(exchange, case)
+            market = await self._look(exchange, case, against)
         await self._steps("priced")
         async with self._changing.transaction() as changes:
-            order = await self._conclude(changes, signal_id, row.created_at, account, market)
+            order = await self._conclude(changes, signal_id, row.created_at, account, market, against)
             await self._steps("deciding")
         await self._steps("decided")
         return order.id if isinstance(order, Order) else order
 
-    async def _take(self, row: OutboxRow, signal_id: UUID) -> tuple[Case, ExchangeAccount] | UUID | None:
-        """Finds what a stopped worker may have done already, and asks what needs no exchange."""
+    async def _take(
+        self, row: OutboxRow, signal_id: UUID
+    ) -> tuple[Case, ExchangeAccount, Objection | None] | UUID | None:
+        """Finds what a stopped worker may have done already, and asks what needs no exchange.
+
+        What speaks against opening a position does not end a signal that may close one.
+        """
         async with self._changing.transaction() as changes:
             session = changes.session
             is_first = await repository.take_signal(session, signal_id)
@@ -104,16 +140,30 @@ class Decider:
                 return None
             refusal = await switched_off(changes, case.user_active, case.strategy, case.signal)
             account = await _account(changes, case.strategy)
-            refusal = refusal or forbidden(account, self._settings)
-            if refusal is None and await self._is_superseded(changes, case.signal, row.id):
-                reason = "a newer target position is queued"
-                await _conclude_without_order(changes, case.signal, SignalStatus.NOTHING_TO_DO, reason)
+            never = refusal if refusal is not None and refusal.rule not in NEVER_OF_EXITS else None
+            never = never or forbidden(account, self._settings)
+            if never is not None:
+                await refuse(changes, case.signal, refusal or never)
                 return None
-            refusal = refusal or self._too_old(case)
-            if refusal is not None:
-                await refuse(changes, case.signal, refusal)
-                return None
-            return case, account
+            against = None if refusal is None else Objection(refusal)
+            if against is None and await self._is_superseded(changes, case.signal, row.id):
+                against = Objection()
+            if against is None and (old := self._too_old(case)) is not None:
+                against = Objection(old)
+            if against is None or await self._may_close(changes, case.signal, against):
+                return case, account, against
+            await _object(changes, case.signal, against)
+            return None
+
+    async def _may_close(self, changes: Changes, signal: Signal, against: Objection) -> bool:
+        """Return whether the signal may close something all the same."""
+        if is_exit(signal):
+            # Only a newer exit takes the place of an exit.
+            return against.refusal is not None
+        held, has_orders = await repository.exposure(changes.session, signal.strategy_id, signal.symbol)
+        if against.refusal is None:
+            return has_orders or exit_of(signal, held) is not None
+        return has_orders or may_close(signal, held)
 
     async def _is_superseded(self, changes: Changes, signal: Signal, row_id: int) -> bool:
         """Tells whether a newer target makes this pointless. Plain buys and sells add up: all are traded.
@@ -129,11 +179,9 @@ class Decider:
         return await repository.has_newer_target(changes.session, signal, row_id)
 
     def _too_old(self, case: Case) -> RefusalReason | None:
-        """Refuses what waited too long, but for exits: late is better than to stay in the market for ever."""
+        """Return the refusal of what waited too long."""
         limit = case.strategy.max_alert_age or self._settings.webhook_max_age
-        if case.age <= limit or is_exit(case.signal):
-            return None
-        return stale(case.age, limit)
+        return stale(case.age, limit) if case.age > limit else None
 
     async def _wait_for_orders(self, case: Case) -> Later | None:
         """The size depends on the position, and that on orders that are not over yet."""
@@ -144,20 +192,34 @@ class Decider:
                 return Later(f"an earlier order in {case.signal.symbol} is not over", _WAIT_FOR_ORDER)
         return None
 
-    async def _look(self, exchange: Exchange, case: Case) -> Market:
+    async def _look(self, exchange: Exchange, case: Case, against: Objection | None) -> Market:
         timeout = self._exchanges.timeout
         symbol, price, equity = case.signal.symbol, case.signal.price, None
-        if not is_exit(case.signal) or price is None or price <= 0:
-            # An alert shall not get by the limits with a price of its own, where the exchange knows better.
-            price = await ask(exchange.price(symbol), timeout) or price
-        if case.strategy.sizing == Sizing.EQUITY_PERCENT and not is_exit(case.signal):
+        only_closes = is_exit(case.signal) or against is not None
+        limits = await ask(exchange.limits(symbol), timeout)
+        # An alert's own price shall neither get by the limits nor make a position look like dust.
+        theirs = None
+        try:
+            if not only_closes or price is None or price <= 0 or limits.min_exit(price) > limits.min_quantity:
+                theirs = await ask(exchange.price(symbol), timeout)
+        except ExchangeError:
+            if not only_closes or price is None or price <= 0:
+                raise
+        price = price if theirs is None else theirs
+        # What of a target is closed is known without its size; a plain sell is of it.
+        needs_size = not is_exit(case.signal) and (against is None or case.signal.market_position is None)
+        if case.strategy.sizing == Sizing.EQUITY_PERCENT and needs_size:
             equity = await ask(exchange.equity(symbol), timeout)
-        # An exit may have an alert's price, which shall not make a position look like a trifle.
-        least = await ask(exchange.least_quantity(symbol, None if is_exit(case.signal) else price), timeout)
-        return Market(price, equity, least)
+        return Market(price, equity, limits, limits.min_exit(theirs))
 
     async def _conclude(
-        self, changes: Changes, signal_id: UUID, queued_at: datetime, account: ExchangeAccount, market: Market
+        self,
+        changes: Changes,
+        signal_id: UUID,
+        queued_at: datetime,
+        account: ExchangeAccount,
+        market: Market,
+        against: Objection | None,
     ) -> Order | Later | None:
         session = changes.session
         # Settings may have changed while the exchange was asked.
@@ -168,38 +230,105 @@ class Decider:
         if (await _account(changes, strategy)).id != account.id:
             return Later("the strategy trades on another account now", 0)
         held = await positions.expected_quantity(session, strategy.id, signal.symbol)
-        intent = desired_order(strategy, signal, held, market.price, market.equity)
-        if isinstance(intent, RefusalReason):
-            await refuse(changes, signal, intent)
+        await positions.note_min_quantity(session, strategy.id, signal.symbol, market.dust)
+        wanted = _wanted(strategy, signal, held, market, against)
+        intent, against = wanted.intent, wanted.against
+        if against is None:
+            reason = _nothing_to_do(signal, held, wanted, market)
+            if intent is None or reason is not None:
+                await _conclude_without_order(changes, signal, SignalStatus.NOTHING_TO_DO, reason)
+                return None
+            refusal = await self._objection(changes, case, intent, market)
+            if refusal is None:
+                return await _order(changes, signal, account, intent, market.price, wanted.note)
+            against = Objection(refusal)
+        closing = _what_still_closes(signal, intent, held, against, market)
+        if closing is None:
+            await _object(changes, signal, against)
             return None
-        reason = _nothing_to_do(signal, held, intent, market.least)
-        if intent is None or reason is not None:
-            await _conclude_without_order(changes, signal, SignalStatus.NOTHING_TO_DO, reason)
-            return None
-        refusal = await self._objection(changes, case, intent, market.price)
-        if refusal is not None:
-            status = SignalStatus.VETOED if refusal.rule == Rule.MODEL else SignalStatus.REFUSED
-            await refuse(changes, signal, refusal, status)
-            return None
-        return await _order(changes, signal, account, intent, market.price)
+        return await _close_only(changes, signal, account, closing, market.price, against)
 
     async def _objection(
-        self, changes: Changes, case: Case, intent: OrderIntent, price: Decimal | None
+        self, changes: Changes, case: Case, intent: OrderIntent, market: Market
     ) -> RefusalReason | None:
-        session = changes.session
+        session, price = changes.session, market.price
         prediction = await assess(session, self._registry, case.strategy, case.signal)
         # A model has its say on what is entered, not on getting out.
         against = None if intent.reduce_only else veto(case.strategy, intent.side, prediction)
         if against is not None:
             return RefusalReason(Rule.MODEL, against)
-        return evaluate(await risk.load_input(session, case.strategy, case.signal, intent, price, case.now))
+        return evaluate(
+            await risk.load_input(session, case.strategy, case.signal, intent, price, case.now, market.dust)
+        )
 
 
-def _nothing_to_do(signal: Signal, held: Decimal, intent: OrderIntent | None, least: Decimal) -> str | None:
-    """Says why nothing is to be traded: the target is reached, but for what fees or rounding have left."""
+def _wanted(
+    strategy: Strategy, signal: Signal, held: Decimal, market: Market, against: Objection | None
+) -> Wanted:
+    """Return what the signal asks for, and what speaks against opening it: nothing does against an exit."""
+    intent = desired_order(strategy, signal, held, market.price, market.equity, market.dust)
+    if isinstance(intent, RefusalReason):
+        return Wanted(exit_of(signal, held), against or Objection(intent))
+    against = None if is_exit(signal) else against
+    if intent is None or market.limits.shorts:
+        return Wanted(intent, against)
+    cut = without_short(intent, held)
+    note = f"on spot no more is sold than the strategy holds, {plain(held)} {signal.symbol}"
+    return Wanted(cut, against, None if cut == intent else note)
+
+
+def _what_still_closes(
+    signal: Signal, intent: OrderIntent | None, held: Decimal, against: Objection, market: Market
+) -> OrderIntent | None:
     if intent is None:
-        return f"{plain(held)} {signal.symbol} is what the signal asks for"
+        return None
+    if against.refusal is None and exit_of(signal, held) is None:
+        # The newer target asks for the same direction, or closes by itself.
+        return None
+    if against.refusal is not None and against.refusal.rule not in NEVER_OF_EXITS:
+        return None
+    closing = closing_part(intent, held)
+    return None if closing is None or closing.quantity < market.dust else closing
+
+
+async def _close_only(
+    changes: Changes,
+    signal: Signal,
+    account: ExchangeAccount,
+    closing: OrderIntent,
+    price: Decimal | None,
+    against: Objection,
+) -> Order | None:
+    """Make the order that closes what is held, and store why there is no more of it."""
+    note = f"only what is held is closed: {against.reason}"
+    order = await _order(changes, signal, account, closing, price, note)
+    if against.refusal is not None:
+        await note_refusal(changes, signal, against.refusal)
+    return order
+
+
+async def _object(changes: Changes, signal: Signal, against: Objection) -> None:
+    """Store that nothing is traded, and why."""
+    refusal = against.refusal
+    if refusal is None:
+        await _conclude_without_order(changes, signal, SignalStatus.NOTHING_TO_DO, against.reason)
+        return
+    status = SignalStatus.VETOED if refusal.rule == Rule.MODEL else SignalStatus.REFUSED
+    await refuse(changes, signal, refusal, status)
+
+
+def _nothing_to_do(signal: Signal, held: Decimal, wanted: Wanted, market: Market) -> str | None:
+    """Says why nothing is to be traded: the target is reached, but for what fees or rounding have left."""
+    intent = wanted.intent
+    reduces = intent is None or closing_part(intent, held) == intent
+    if held != 0 and abs(held) < market.dust and reduces:
+        return (
+            f"what is held, {plain(held)} {signal.symbol}, is dust: {plain(market.dust)} is the least order"
+        )
+    if intent is None:
+        return wanted.note or f"{plain(held)} {signal.symbol} is what the signal asks for"
     has_target = signal.market_position is not None or is_exit(signal)
+    least = market.dust if reduces else market.limits.min_order(market.price)
     if has_target and held != 0 and intent.quantity < least:
         missing = f"{plain(intent.quantity)} {signal.symbol}"
         return f"{missing} is missing to what the signal asks for, and {plain(least)} is the least order"
@@ -224,8 +353,16 @@ async def _conclude_without_order(
 
 
 async def _order(
-    changes: Changes, signal: Signal, account: ExchangeAccount, intent: OrderIntent, price: Decimal | None
+    changes: Changes,
+    signal: Signal,
+    account: ExchangeAccount,
+    intent: OrderIntent,
+    price: Decimal | None,
+    note: str | None,
 ) -> Order | None:
+    if intent.reduce_only and (price is None or price <= 0):
+        # Paper fills at no other price, and an exit gets out.
+        price = await positions.last_price(changes.session, signal.strategy_id, signal.symbol)
     order = await repository.insert_once(
         changes.session,
         {
@@ -244,7 +381,7 @@ async def _order(
     if order is None:
         # Another worker was quicker: it has the row by now, or will.
         return await repository.find_of_signal(changes.session, signal.id)
-    decided = await repository.decide_signal(changes.session, signal.id, SignalStatus.ORDERED)
+    decided = await repository.decide_signal(changes.session, signal.id, SignalStatus.ORDERED, note)
     if decided is not None:
         await changes.signal(decided)
     await changes.order(order, account.exchange)

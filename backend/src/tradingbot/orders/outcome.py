@@ -18,10 +18,14 @@ class Done:
 
 @dataclass(frozen=True)
 class Later:
-    """Not now. `seconds` is when, None: after a pause that grows with every attempt."""
+    """Not now. `seconds` is when, None: after a pause that grows with every attempt.
+
+    `stuck` is the symbol of an exit that does not get out: people are told, less often with each attempt.
+    """
 
     reason: str
     seconds: float | None = None
+    stuck: str | None = None
 
 
 Outcome = Done | Later

@@ -8,11 +8,13 @@ have arrived, does not know it.
 
 import asyncio
 from datetime import datetime
+from decimal import Decimal
 from time import monotonic
 from uuid import UUID
 
 import structlog
 
+from tradingbot.core.amounts import ARITHMETIC, plain, to_scale
 from tradingbot.core.crypto import EnvelopeError
 from tradingbot.core.errors import UnavailableError
 from tradingbot.core.models import utc_now
@@ -21,6 +23,7 @@ from tradingbot.exchanges.base import (
     CredentialsError,
     Exchange,
     ExchangeError,
+    MarketLimits,
     NotSentError,
     OrderReport,
     OrderRequest,
@@ -29,7 +32,7 @@ from tradingbot.exchanges.base import (
 )
 from tradingbot.exchanges.models import ExchangeAccount
 from tradingbot.exchanges.service import LiveForbiddenError, check_mode
-from tradingbot.orders import repository
+from tradingbot.orders import client_order_id, exits, repository
 from tradingbot.orders.changes import Changes, Changing
 from tradingbot.orders.exchange_pool import ExchangePool, ask
 from tradingbot.orders.models import FINAL_STATES, Order, OrderState, Side
@@ -38,15 +41,21 @@ from tradingbot.orders.repository import Placement
 from tradingbot.orders.states import may_become
 from tradingbot.positions import service as positions
 from tradingbot.risk import service as risk
-from tradingbot.risk.evaluate import RefusalReason, evaluate
+from tradingbot.risk.evaluate import NEVER_OF_EXITS, RefusalReason, evaluate
 from tradingbot.risk.models import Rule
-from tradingbot.signals.models import Action, MarketPosition, Signal, SignalStatus
+from tradingbot.signals.models import Signal, SignalStatus
 from tradingbot.strategies.models import Strategy
 
 log = structlog.stdlib.get_logger("tradingbot.orders")
 
 _ROUNDS = 6
 _SOON = 0.2
+# Odd: the last step makes an order that is not sent, which is found if a version without parts ends the row.
+_STEPS_AT_ONCE = 21
+_QUICK_PARTS = 20
+_WAIT_FOR_PART = 0.5
+_MOMENT = 0.1
+_MARGIN_OF_VALUE = Decimal("1.1")
 
 
 class Placer:
@@ -65,6 +74,8 @@ class Placer:
                 placement = await repository.placement(changes.session, order_id, queued_at)
             if placement is None or is_known(placement.order):
                 return DONE
+            if placement.order.state == OrderState.NEW and placement.order.cancel_requested_at is not None:
+                return await self.cancel(order_id)
             try:
                 async with self._exchanges.of(placement.account) as exchange:
                     outcome = await self._step(exchange, placement)
@@ -73,6 +84,18 @@ class Placer:
             if outcome is not None:
                 return outcome
         return Later("the order changes all the time")
+
+    async def finish(self, order_id: UUID) -> Outcome:
+        """Go on until what a placed order was to close is closed, by further orders if need be."""
+        for _ in range(_STEPS_AT_ONCE):
+            async with self._changing.transaction() as changes:
+                left = await exits.left_of(changes.session, order_id)
+            if left is None:
+                return DONE
+            outcome = await self._go_on(left)
+            if outcome is not None:
+                return outcome
+        return Later("more is left to close", 0)
 
     async def refresh(self, order_id: UUID) -> bool:
         """Asks the exchange where an order stands; tells whether it is over."""
@@ -157,6 +180,46 @@ class Placer:
                 await fail(changes, order.signal_id, reason)
         return rejected
 
+    async def stuck(self, order: Order) -> str | None:
+        """Return the open order's symbol if it closes something: people are told if it does not get out."""
+        async with self._changing.transaction() as changes:
+            return order.symbol if await exits.closes(changes.session, order) else None
+
+    async def _go_on(self, left: exits.Left) -> Outcome | None:
+        last = left.last
+        if not is_known(last):
+            outcome = await self.place(last.id)
+            return outcome if isinstance(outcome, Later) else None
+        if last.state not in FINAL_STATES:
+            # A market order is filled in a moment, as a rule, and another turn of the worker takes longer.
+            await asyncio.sleep(_MOMENT)
+            if await self.refresh(last.id):
+                return None
+            return Later(f"the exit in {last.symbol} is not filled", _WAIT_FOR_PART)
+        async with self._changing.transaction() as changes:
+            placement = await repository.placement(changes.session, last.id)
+        if placement is None:
+            return DONE
+        async with self._exchanges.of(placement.account) as exchange:
+            _limits, least, _available = await self._sellable(exchange, last)
+        async with self._changing.transaction() as changes:
+            if left.orders > client_order_id.MOST_PARTS and left.quantity >= least:
+                text = f"{left.orders} orders did not close it: close what is left by hand"
+                changes.failure(f"{last.symbol}: an exit does not get out", text)
+                return DONE
+            part = await exits.go_on(changes.session, left, least)
+            if part is None:
+                await positions.note_min_quantity(changes.session, last.strategy_id, last.symbol, least)
+                return DONE
+            await changes.order(part, placement.account.exchange)
+        if last.state == OrderState.FILLED:
+            return None
+        pause = None
+        if last.filled_quantity == 0 and left.orders >= _QUICK_PARTS:
+            pause = self._settings.worker_retry_longest * 10
+        filled = f"the exchange filled {plain(last.filled_quantity)} of {plain(last.quantity)}"
+        return Later(filled, pause, last.symbol)
+
     async def _step(self, exchange: Exchange, placement: Placement) -> Outcome | None:
         if placement.order.state == OrderState.NEW:
             return await self._send(exchange, placement)
@@ -164,11 +227,11 @@ class Placer:
 
     async def _send(self, exchange: Exchange, placement: Placement) -> Outcome | None:
         order, account = placement.order, placement.account
-        if order.cancel_requested_at is not None:
-            return await self.cancel(order.id)
         async with self._changing.transaction() as changes:
             refusal = await self._objection(changes, placement)
             if refusal is not None:
+                if await self._cut(changes, placement, refusal):
+                    return None
                 await self._refuse(changes, placement, refusal)
                 return DONE
             issued_at, started = utc_now(), monotonic()
@@ -192,7 +255,7 @@ class Placer:
         except NotSentError as error:
             return await self._not_sent(order, account, error)
         except (RejectedError, CredentialsError) as error:
-            return await self._rejected(exchange, order, account, str(error))
+            return await self._rejected(exchange, order, account, error)
         except (OutcomeUnknownError, TimeoutError, UnavailableError) as error:
             return await self._unknown(order, account, str(error) or "no answer in time")
         except Exception as error:
@@ -212,13 +275,14 @@ class Placer:
         try:
             report = await self._find(exchange, order)
         except ExchangeError as error:
-            return Later(f"the exchange does not say what became of the order: {error}")
+            reason = f"the exchange does not say what became of the order: {error}"
+            return Later(reason, stuck=await self.stuck(order))
         await self._steps("found")
         if report is not None:
             await self.adopt(order.id, report, account)
             return DONE
         if not is_settled(exchange, placement):
-            return Later("the exchange does not know the order, or not yet")
+            return Later("the exchange does not know the order, or not yet", _WAIT_FOR_PART)
         async with self._changing.transaction() as changes:
             back = await repository.move(
                 changes.session,
@@ -240,12 +304,34 @@ class Placer:
         refusal = forbidden(placement.account, self._settings)
         if refusal is not None:
             return refusal
+        if signal is not None:
+            refusal = await switched_off(changes, placement.user_active, strategy, signal)
+        elif not (placement.user_active and strategy.is_active):
+            first = await exits.first_of(changes.session, placement.order)
+            if first is not None and first.signal_id is not None:
+                refusal = RefusalReason(Rule.STRATEGY_OFF, "the strategy, or its user, is switched off")
         limit = strategy.max_alert_age or self._settings.webhook_max_age
-        if placement.age > limit and not (signal is not None and is_exit(signal)):
-            return stale(placement.age, limit)
-        if signal is None:
+        if refusal is None and placement.age > limit:
+            refusal = stale(placement.age, limit)
+        if refusal is not None and placement.order.reduce_only and refusal.rule in NEVER_OF_EXITS:
             return None
-        return await switched_off(changes, placement.user_active, strategy, signal)
+        return refusal
+
+    async def _cut(self, changes: Changes, placement: Placement, refusal: RefusalReason) -> bool:
+        """Leave of an order that may not be sent what it closes; return whether there is any."""
+        order, signal, session = placement.order, placement.signal, changes.session
+        if refusal.rule not in NEVER_OF_EXITS:
+            return False
+        await repository.lock(session, order.id)
+        quantity = await exits.closes(session, order)
+        cut = await repository.cut(session, order.id, quantity) if quantity else None
+        if cut is None:
+            return False
+        await changes.order(cut, placement.account.exchange)
+        if signal is not None:
+            await _close_only(changes, signal.id, refusal.reason)
+            await note_refusal(changes, signal, refusal)
+        return True
 
     async def _refuse(self, changes: Changes, placement: Placement, refusal: RefusalReason) -> None:
         order, signal = placement.order, placement.signal
@@ -273,8 +359,9 @@ class Placer:
     async def _not_opened(self, placement: Placement, error: Exception) -> Outcome | None:
         order, account = placement.order, placement.account
         reason = f"the exchange account cannot be used: {error}"
-        if order.state != OrderState.NEW:
-            return Later(reason)
+        stuck = await self.stuck(order)
+        if stuck or order.state != OrderState.NEW:
+            return Later(reason, stuck=stuck)
         async with self._changing.transaction() as changes:
             if not await self._reject(changes, order, account, reason):
                 return None
@@ -294,25 +381,86 @@ class Placer:
             )
             if back is not None:
                 await changes.order(back, account.exchange)
-        return Later(f"the exchange did not take the order: {error}", error.retry_after)
+        reason = f"the exchange did not take the order: {error}"
+        return Later(reason, error.retry_after, await self.stuck(order))
 
     async def _rejected(
-        self, exchange: Exchange, order: Order, account: ExchangeAccount, reason: str
+        self,
+        exchange: Exchange,
+        order: Order,
+        account: ExchangeAccount,
+        refusal: RejectedError | CredentialsError,
     ) -> Outcome | None:
+        reason, report = str(refusal), None
         if order.attempts > 1:
             # "Duplicate" would be said of one that has arrived after all.
             try:
-                report = await ask(
-                    exchange.find(order.client_order_id, order.symbol), self._exchanges.timeout
-                )
+                report = await self._find(exchange, order)
             except ExchangeError as error:
-                return await self._unknown(order, account, f"{reason}; and then: {error}")
+                # A key that opens nothing says nothing of "duplicate", and earlier attempts are settled.
+                if not (isinstance(refusal, CredentialsError) and isinstance(error, CredentialsError)):
+                    return await self._unknown(order, account, f"{reason}; and then: {error}")
             if report is not None:
                 await self.adopt(order.id, report, account)
                 return DONE
+        again = await self._try_again(exchange, order, account, reason)
+        if again is not None:
+            return again
         report = OrderReport(order.client_order_id, None, OrderState.REJECTED, (), reason[:500])
         await self.adopt(order.id, report, account)
         return DONE
+
+    async def _try_again(
+        self, exchange: Exchange, order: Order, account: ExchangeAccount, reason: str
+    ) -> Outcome | None:
+        """Leave of a refused order what it closes, to be sent again; None if it closes nothing."""
+        if not await self.stuck(order):
+            return None
+        limits, least, available = await self._sellable(exchange, order)
+        if not limits.shorts and "NOTIONAL" in reason:
+            # By the exchange's own price: Binance takes the average of some minutes.
+            least = to_scale(ARITHMETIC.multiply(least, _MARGIN_OF_VALUE))
+        values: dict[str, Decimal | bool] = {}
+        async with self._changing.transaction() as changes:
+            session = changes.session
+            await repository.lock(session, order.id)
+            quantity = await exits.closes(session, order)
+            if quantity == 0:
+                return None
+            if quantity < least:
+                await positions.note_min_quantity(session, order.strategy_id, order.symbol, least)
+                reason = f"{exits.DUST}, less than the market's least order, {plain(least)}: {reason}"
+                target = OrderState.CANCELLED
+            else:
+                if available is not None and least <= available < quantity:
+                    reason = f"{reason}; the account holds {plain(available)} of {plain(quantity)}"
+                    quantity = available
+                target = OrderState.NEW
+                values = {"quantity": quantity, "reduce_only": True}
+            is_attempt = repository.is_attempt(order.attempts)
+            moved = await repository.move(
+                session, order.id, target, is_attempt, reason=reason[:500], **values
+            )
+            if moved is not None:
+                await changes.order(moved, account.exchange)
+                if order.signal_id is not None and not order.reduce_only:
+                    await _close_only(changes, order.signal_id, reason)
+        return Later(reason, stuck=order.symbol) if target == OrderState.NEW else DONE
+
+    async def _sellable(
+        self, exchange: Exchange, order: Order
+    ) -> tuple[MarketLimits, Decimal, Decimal | None]:
+        """Return the market's limits, the least quantity of an exit, and, on spot, what there is to sell."""
+        timeout = self._exchanges.timeout
+        limits, price, available = MarketLimits(), None, None
+        try:
+            limits = await ask(exchange.limits(order.symbol), timeout)
+            if not limits.shorts:
+                price = await ask(exchange.price(order.symbol), timeout)
+                available = await ask(exchange.holding(order.symbol), timeout)
+        except ExchangeError as error:
+            log.warning("an exchange does not say what can be sold", reason=str(error))
+        return limits, limits.min_exit(price), available
 
     async def _unknown(self, order: Order, account: ExchangeAccount, reason: str) -> Outcome:
         async with self._changing.transaction() as changes:
@@ -326,7 +474,9 @@ class Placer:
             )
             if moved is not None:
                 await changes.order(moved, account.exchange)
-        return Later(f"it is not known what became of the order: {reason}", _SOON)
+        # The first attempt is not worth a message: it is asked about in a moment.
+        stuck = await self.stuck(order) if order.attempts > 1 else None
+        return Later(f"it is not known what became of the order: {reason}", _SOON, stuck)
 
     async def _lost(self, placement: Placement) -> Order | None:
         """An order that the exchange had and does not know any more can fill no further."""
@@ -335,7 +485,7 @@ class Placer:
                 changes.session,
                 placement.order.id,
                 OrderState.CANCELLED,
-                reason="the exchange does not know it any more",
+                reason=exits.LOST,
             )
             if order is None:
                 return None
@@ -354,13 +504,6 @@ def is_settled(exchange: Exchange, placement: Placement) -> bool:
     if placement.sent_ago is None or exchange.settle_time == 0:
         return True
     return placement.sent_ago > exchange.settle_time
-
-
-def is_exit(signal: Signal) -> bool:
-    """Tells whether a signal can only bring the position to zero."""
-    if signal.market_position is not None:
-        return signal.market_position == MarketPosition.FLAT
-    return signal.action == Action.CLOSE
 
 
 def stale(age: float, limit: float) -> RefusalReason:
@@ -391,9 +534,16 @@ async def refuse(
 ) -> None:
     """Stores that a signal is not traded, and why."""
     decided = await repository.decide_signal(changes.session, signal.id, status, refusal.reason)
-    if decided is not None and await risk.store_refusal(changes.session, decided, refusal):
+    if decided is not None and await note_refusal(changes, decided, refusal):
         changes.decided(status)
-        changes.refusal(decided.symbol, refusal)
+
+
+async def note_refusal(changes: Changes, signal: Signal, refusal: RefusalReason) -> bool:
+    """Store why the signal, or what it would have opened, is not traded; return whether that is new."""
+    if not await risk.store_refusal(changes.session, signal, refusal):
+        return False
+    changes.refusal(signal.symbol, refusal)
+    return True
 
 
 async def fail(changes: Changes, signal_id: UUID, reason: str) -> None:
@@ -403,6 +553,14 @@ async def fail(changes: Changes, signal_id: UUID, reason: str) -> None:
         await changes.signal(signal)
         changes.decided(SignalStatus.FAILED)
         changes.failure(f"{signal.symbol}: signal failed", reason)
+
+
+async def _close_only(changes: Changes, signal_id: UUID, reason: str) -> None:
+    """Store that of what the signal asks for only the exit is made."""
+    note = f"only what is held is closed: {reason}"
+    signal = await repository.decide_signal(changes.session, signal_id, SignalStatus.ORDERED, note)
+    if signal is not None:
+        await changes.signal(signal)
 
 
 async def _move_as_reported(changes: Changes, order: Order, report: OrderReport) -> Order | None:
@@ -422,9 +580,11 @@ async def _move_as_reported(changes: Changes, order: Order, report: OrderReport)
     if not may_become(OrderState(order.state), target):
         await repository.accept(session, order.id, name)
         return None
-    values = {} if target == OrderState.REJECTED else {"exchange_order_id": name}
+    values = {"exchange_order_id": report.exchange_order_id if target == OrderState.REJECTED else name}
     moved = await repository.move(session, order.id, target, reason=report.reason, **values)
-    if moved is not None and target == OrderState.REJECTED and moved.signal_id is not None:
+    if moved is None or target != OrderState.REJECTED or moved.signal_id is None:
+        return moved
+    if await exits.left_of(session, moved.id) is None:
         await fail(changes, moved.signal_id, f"the exchange refused the order: {report.reason}")
     return moved
 

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, DateTime, cast, exists, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from tradingbot.exchanges.models import ExchangeAccount, Mode
 from tradingbot.orders.models import OPEN_STATES, Order, OrderState
@@ -144,6 +145,17 @@ async def find_of_user(session: AsyncSession, user_id: UUID, order_id: UUID) -> 
     return (await session.execute(statement)).scalar_one_or_none()
 
 
+async def parts(session: AsyncSession, first: Order) -> Sequence[Order]:
+    """Return the orders that go on with what `first` closes, the newest last."""
+    statement = select(Order).where(
+        Order.strategy_id == first.strategy_id,
+        Order.created_at >= first.created_at,
+        Order.client_order_id.startswith(f"{first.client_order_id}-"),
+    )
+    statement = statement.order_by(func.length(Order.client_order_id), Order.client_order_id)
+    return (await session.execute(statement.execution_options(populate_existing=True))).scalars().all()
+
+
 async def lock(session: AsyncSession, order_id: UUID) -> Order | None:
     """Gives the order as it is stored, locked until the transaction ends."""
     statement = select(Order).where(Order.id == order_id).with_for_update()
@@ -195,6 +207,18 @@ async def move(
         update(Order)
         .where(Order.id == order_id, Order.state.in_(sources(target)), *conditions)
         .values(state=target, updated_at=func.clock_timestamp(), **values)
+        .returning(Order)
+        .execution_options(populate_existing=True)
+    )
+    return (await session.execute(statement)).scalar_one_or_none()
+
+
+async def cut(session: AsyncSession, order_id: UUID, quantity: Decimal) -> Order | None:
+    """Leave of an order that was not sent what it closes."""
+    statement = (
+        update(Order)
+        .where(Order.id == order_id, is_new())
+        .values(quantity=quantity, reduce_only=True, updated_at=func.clock_timestamp())
         .returning(Order)
         .execution_options(populate_existing=True)
     )
@@ -260,6 +284,16 @@ async def under_way(session: AsyncSession, strategy_id: UUID, symbol: str) -> Se
     return (await session.execute(statement.order_by(Order.created_at))).scalars().all()
 
 
+async def exposure(session: AsyncSession, strategy_id: UUID, symbol: str) -> tuple[Decimal, bool]:
+    """Return what the strategy holds of the symbol, and whether it has open orders in it."""
+    held = select(Position.quantity).where(Position.strategy_id == strategy_id, Position.symbol == symbol)
+    orders = exists().where(
+        Order.strategy_id == strategy_id, Order.symbol == symbol, Order.state.in_(OPEN_STATES)
+    )
+    quantity, has_orders = (await session.execute(select(held.scalar_subquery(), orders))).one()
+    return quantity or Decimal(0), has_orders
+
+
 async def accounts_to_reconcile(session: AsyncSession, seconds: float) -> Sequence[ExchangeAccount]:
     """Gives the accounts with open orders, or with ones cancelled within the last `seconds`."""
     recent = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, seconds)
@@ -304,19 +338,23 @@ async def to_reconcile(
 
 async def requeue_forgotten(session: AsyncSession, seconds: float) -> Sequence[UUID]:
     """Queues open orders that nobody would come back to: not known to the exchange, and not in the outbox."""
-    queued = exists().where(
-        or_(
-            OutboxRow.order_id == Order.id,
-            Order.signal_id.is_not(None) & (OutboxRow.signal_id == Order.signal_id),
-        )
+    # The row of a part is that of the first order, or one that was queued here.
+    first = aliased(Order)
+    name = Order.client_order_id
+    queued = (
+        select(first.id)
+        .join(OutboxRow, or_(OutboxRow.order_id == first.id, OutboxRow.signal_id == first.signal_id))
+        .where(first.client_order_id.in_((name, func.split_part(name, "-", 1))))
+        .correlate(Order)
+        .exists()
     )
-    forgotten = select(Order.strategy_id, Order.id, text("'order'")).where(
+    forgotten = select(Order.strategy_id, Order.symbol, Order.id, text("'order'")).where(
         Order.state.in_((OrderState.NEW, OrderState.SUBMITTED, OrderState.UNKNOWN)),
         Order.exchange_order_id.is_(None),
         Order.updated_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, seconds),
         ~queued,
     )
-    statement = insert(OutboxRow).from_select(["strategy_id", "order_id", "task"], forgotten)
+    statement = insert(OutboxRow).from_select(["strategy_id", "symbol", "order_id", "task"], forgotten)
     return [row for row in (await session.execute(statement.returning(OutboxRow.order_id))).scalars() if row]
 
 

@@ -50,7 +50,8 @@ _FILL: dict[str, Any] = {
 class OrderOut(BaseModel):
     """One market order; `price` is what it was decided at, `average_price` what its fills cost on average.
 
-    `signal_id` is null for an order made by hand.
+    `signal_id` is null for an order made by hand, and for one that goes on with an exit: its
+    `client_order_id` is that of the first one with a number.
     """
 
     model_config = ConfigDict(from_attributes=True, json_schema_extra={"example": _ORDER})

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from uuid import UUID
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tradingbot.core.amounts import to_scale
@@ -17,6 +18,8 @@ from tradingbot.orders.schemas import OrderOut
 from tradingbot.outbox import repository as outbox
 from tradingbot.outbox.models import Task
 from tradingbot.strategies.models import Strategy
+
+log = structlog.stdlib.get_logger("tradingbot.orders")
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ async def create_manual(session: AsyncSession, strategy: Strategy, wanted: Manua
     order = await repository.insert_once(session, values)
     if order is None:
         return await _stored(session, strategy, wanted, name)
-    await outbox.add(session, Task.ORDER, strategy.id, order_id=order.id)
+    await outbox.add(session, Task.ORDER, strategy.id, order.symbol, order_id=order.id)
     await _record(session, order)
     return order
 
@@ -74,7 +77,10 @@ async def request_cancel(session: AsyncSession, user_id: UUID, order_id: UUID) -
         raise NotFoundError("You have no such order.")
     noted = await repository.request_cancel(session, order_id)
     if noted is not None:
-        await outbox.add(session, Task.CANCEL, noted.strategy_id, order_id=order_id)
+        # An exit that waits for its next attempt ends with that attempt.
+        await outbox.hurry(session, noted.strategy_id)
+        await outbox.add(session, Task.CANCEL, noted.strategy_id, noted.symbol, order_id=order_id)
+        log.info("an order shall be cancelled", order_id=str(order_id), user_id=str(user_id))
         await _record(session, noted)
         return noted
     await session.refresh(order)

@@ -4,7 +4,7 @@
 |---|---|---|
 | new | submitted | just before it is sent; only who makes this change may send it |
 | new | cancelled, rejected | cancelled before it was sent; given up before it was sent |
-| submitted, unknown | new | the exchange certainly did not get it |
+| submitted, unknown | new | the exchange certainly did not get it; it refused what closes a position |
 | submitted | unknown | sent, and what came of it is not known |
 | unknown | submitted | found open at the exchange |
 | submitted, unknown | partially_filled, filled, cancelled, rejected | the exchange says so |

@@ -21,7 +21,8 @@ class Task(StrEnum):
 class OutboxRow(Timestamped, Base):
     """Something to do; deleted when it is done.
 
-    Rows of one `strategy_id` are worked on one at a time, in the order of their ids. `signal` has a
+    Rows of one `strategy_id` are worked on one at a time, those of one `symbol` in the order of their ids; it
+    is empty in rows of versions that do not know it. `signal` has a
     `signal_id`; `order` (place this order, made by hand) and `cancel` have an `order_id`.
     """
 
@@ -31,11 +32,13 @@ class OutboxRow(Timestamped, Base):
         CheckConstraint("(task = 'signal') = (signal_id IS NOT NULL)", name="signal_has_signal"),
         CheckConstraint("(task <> 'signal') = (order_id IS NOT NULL)", name="others_have_order"),
         Index("ix_outbox_strategy_id_id", "strategy_id", "id"),
+        Index("ix_outbox_strategy_id_symbol_id", "strategy_id", "symbol", "id"),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     task: Mapped[str] = mapped_column(String(8))
     strategy_id: Mapped[UUID] = mapped_column(ForeignKey("strategies.id", ondelete="CASCADE"))
+    symbol: Mapped[str] = mapped_column(String(64), server_default=text("''"))
     signal_id: Mapped[UUID | None] = mapped_column(ForeignKey("signals.id", ondelete="CASCADE"))
     order_id: Mapped[UUID | None] = mapped_column(ForeignKey("orders.id", ondelete="CASCADE"))
     # Not before this moment: a row whose work failed for now waits here.

@@ -13,25 +13,59 @@ from tradingbot.outbox.models import OutboxRow, Task
 CHANNEL = "tradingbot_outbox"
 _CLAIM_ROUNDS = 3
 
-# The oldest row of each strategy, found by skipping from strategy to strategy in the index: its cost is that
-# of the number of strategies with work, not of the number of rows. The lock is tried row by row, from the
-# oldest on, and only until one is got: OFFSET 0 keeps the planner from trying it earlier.
-_LOCK_A_STRATEGY = text(
-    """
+# The oldest row of each strategy and symbol, found by skipping from one to the next in the index: the cost is
+# that of their number, not of the number of rows. Only such a row is worked on, so an exit that does not get
+# out, or an order of unknown fate, keeps back its own market and no other. A row without a symbol is of a
+# version that did not know it: it keeps back all later ones of its strategy, and waits for all earlier ones.
+_DUE = """
     WITH RECURSIVE heads AS (
-        (SELECT strategy_id, id, available_at FROM outbox ORDER BY strategy_id, id LIMIT 1)
+        (
+            SELECT strategy_id, symbol, id, available_at FROM outbox WHERE {first}
+            ORDER BY strategy_id, symbol, id LIMIT 1
+        )
         UNION ALL
         SELECT following.* FROM heads CROSS JOIN LATERAL (
-            SELECT strategy_id, id, available_at FROM outbox
-            WHERE strategy_id > heads.strategy_id ORDER BY strategy_id, id LIMIT 1
+            SELECT strategy_id, symbol, id, available_at FROM outbox
+            WHERE {next}
+            ORDER BY strategy_id, symbol, id LIMIT 1
         ) AS following
+    ), due AS (
+        SELECT strategy_id, id FROM heads
+        WHERE available_at <= now()
+            AND NOT EXISTS (
+                SELECT FROM outbox AS earlier
+                WHERE earlier.strategy_id = heads.strategy_id AND earlier.symbol = ''
+                    AND earlier.id < heads.id AND earlier.available_at > now()
+            )
+            AND (
+                symbol <> '' OR NOT EXISTS (
+                    SELECT FROM heads AS earlier
+                    WHERE earlier.strategy_id = heads.strategy_id
+                        AND earlier.id < heads.id AND earlier.available_at > now()
+                )
+            )
+        ORDER BY id OFFSET 0
     )
-    SELECT strategy_id FROM (
-        SELECT strategy_id FROM heads WHERE available_at <= now() ORDER BY id OFFSET 0
-    ) AS due
+"""
+# The lock is tried row by row, from the oldest on, and only until one is got: OFFSET 0 keeps the planner from
+# trying it earlier.
+_LOCK_A_STRATEGY = text(
+    """
+    DUE
+    SELECT strategy_id FROM due
     WHERE pg_try_advisory_xact_lock(hashtextextended('outbox:' || strategy_id, 0))
     LIMIT 1
-    """
+    """.replace(
+        "DUE", _DUE.format(first="true", next="(strategy_id, symbol) > (heads.strategy_id, heads.symbol)")
+    )
+)
+_OLDEST = text(
+    "DUE SELECT id FROM due ORDER BY id LIMIT 1".replace(
+        "DUE",
+        _DUE.format(
+            first="strategy_id = :strategy_id", next="strategy_id = :strategy_id AND symbol > heads.symbol"
+        ),
+    )
 )
 
 
@@ -46,18 +80,27 @@ async def add(
     session: AsyncSession,
     task: Task,
     strategy_id: UUID,
+    symbol: str,
     *,
     signal_id: UUID | None = None,
     order_id: UUID | None = None,
 ) -> None:
     """Queues work; workers are woken when the transaction is committed."""
-    values = {"task": task, "strategy_id": strategy_id, "signal_id": signal_id, "order_id": order_id}
+    values = {
+        "task": task,
+        "strategy_id": strategy_id,
+        "symbol": symbol,
+        "signal_id": signal_id,
+        "order_id": order_id,
+    }
     await session.execute(insert(OutboxRow).values(values))
     await session.execute(text(f"NOTIFY {CHANNEL}"))
 
 
 async def claim(session: AsyncSession) -> OutboxRow | None:
-    """Takes the oldest row that is due of a strategy that nobody works for; None if there is none.
+    """Takes the oldest row of a strategy that nobody works for; None if there is none.
+
+    A row is taken when it is due and the oldest of its strategy and symbol.
 
     The row is taken for as long as this transaction lasts, and with it the strategy: an older row that is
     committed later than a newer one waits until the newer one is done, rather than being worked on beside it.
@@ -78,7 +121,7 @@ async def claim(session: AsyncSession) -> OutboxRow | None:
 
 async def _lock_oldest(session: AsyncSession, strategy_id: UUID) -> OutboxRow | None:
     # A statement of its own sees what others have committed before we got the strategy.
-    oldest = select(func.min(OutboxRow.id)).where(OutboxRow.strategy_id == strategy_id).scalar_subquery()
+    oldest = (await session.execute(_OLDEST, {"strategy_id": strategy_id})).scalar_one_or_none()
     statement = select(OutboxRow).where(OutboxRow.id == oldest, OutboxRow.available_at <= func.now())
     return (await session.execute(statement.with_for_update(skip_locked=True))).scalar_one_or_none()
 
@@ -89,13 +132,22 @@ async def finish(session: AsyncSession, row_id: int) -> None:
 
 
 async def postpone(session: AsyncSession, row_id: int, seconds: float, attempts: int, error: str) -> None:
-    """Lets a row, and with it the later ones of its strategy, wait for `seconds`."""
+    """Lets a row, and with it the later ones of its strategy and symbol, wait for `seconds`."""
     due = func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
     await session.execute(
         update(OutboxRow)
         .where(OutboxRow.id == row_id)
         .values(available_at=due, attempts=attempts, last_error=error[:500])
     )
+
+
+async def hurry(session: AsyncSession, strategy_id: UUID) -> None:
+    """Let what waits for another attempt be worked on now; what is being worked on is left alone."""
+    waiting = select(OutboxRow.id).where(
+        OutboxRow.strategy_id == strategy_id, OutboxRow.available_at > func.now()
+    )
+    waiting = waiting.with_for_update(skip_locked=True)
+    await session.execute(update(OutboxRow).where(OutboxRow.id.in_(waiting)).values(available_at=func.now()))
 
 
 async def backlog(session: AsyncSession) -> Backlog:

@@ -54,6 +54,7 @@ def _same(order: Order, position: Position) -> Order:
 
 
 async def _left_to_close(session: AsyncSession, position: Position, side: Side) -> Decimal:
+    # What was dust may be worth enough by now: the worker asks.
     if position.quantity == 0:
         raise ConflictError("The position is closed.")
     pending = await repository.pending_of_side(session, position.strategy_id, position.symbol, side)

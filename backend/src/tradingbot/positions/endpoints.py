@@ -80,7 +80,7 @@ async def close_position(
     """Makes a market order that closes the position. It is for the worker to place; a halt does not stop it.
 
     The order is of what is held and not being closed by open orders already; if that is nothing, the answer
-    is 409.
+    is 409. It is never too late, and goes on until nothing but dust is left or it is cancelled.
     """
     async with context.database.transaction() as session:
         return OrderOut.model_validate(await closing.close(session, trader.user_id, position_id, key))

@@ -5,7 +5,19 @@ from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint, desc, text
+from sqlalchemy import (
+    CheckConstraint,
+    ColumnElement,
+    ForeignKey,
+    Index,
+    String,
+    UniqueConstraint,
+    desc,
+    func,
+    or_,
+    text,
+)
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tradingbot.core.amounts import AMOUNT
@@ -33,6 +45,8 @@ class Position(Identified, Base):
     strategy_id: Mapped[UUID] = mapped_column(ForeignKey("strategies.id", ondelete="CASCADE"))
     symbol: Mapped[str] = mapped_column(String(64))
     quantity: Mapped[Decimal] = mapped_column(AMOUNT, server_default=text("0"))
+    # The least quantity that the market took of an exit when it was last asked: what is less is dust.
+    min_quantity: Mapped[Decimal] = mapped_column(AMOUNT, server_default=text("0"))
     average_price: Mapped[Decimal] = mapped_column(AMOUNT, server_default=text("0"))
     # Before fees.
     realised_pnl: Mapped[Decimal] = mapped_column(AMOUNT, server_default=text("0"))
@@ -42,3 +56,13 @@ class Position(Identified, Base):
     last_price_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
     last_price_source: Mapped[str] = mapped_column(String(8), server_default=text("'fill'"))
     updated_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
+
+    @hybrid_property
+    def is_flat(self) -> bool:
+        """Whether nothing is held, or nothing but dust."""
+        return self.quantity == 0 or abs(self.quantity) < self.min_quantity
+
+    @is_flat.inplace.expression
+    @classmethod
+    def _is_flat(cls) -> ColumnElement[bool]:
+        return or_(cls.quantity == 0, func.abs(cls.quantity) < cls.min_quantity)

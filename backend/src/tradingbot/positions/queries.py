@@ -26,9 +26,9 @@ class PositionFilter:
 
 
 _DIRECTIONS = {
-    Direction.LONG: Position.quantity > 0,
-    Direction.SHORT: Position.quantity < 0,
-    Direction.FLAT: Position.quantity == 0,
+    Direction.LONG: ~Position.is_flat & (Position.quantity > 0),
+    Direction.SHORT: ~Position.is_flat & (Position.quantity < 0),
+    Direction.FLAT: Position.is_flat,
 }
 
 

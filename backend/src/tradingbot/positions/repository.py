@@ -66,6 +66,21 @@ async def mark(session: AsyncSession, strategy_id: UUID, symbol: str, price: Dec
     )
 
 
+async def note_min_quantity(
+    session: AsyncSession, strategy_id: UUID, symbol: str, min_quantity: Decimal
+) -> None:
+    """Note the least quantity that the market takes of an exit."""
+    await session.execute(
+        update(Position)
+        .where(
+            Position.strategy_id == strategy_id,
+            Position.symbol == symbol,
+            Position.min_quantity != min_quantity,
+        )
+        .values(min_quantity=min_quantity)
+    )
+
+
 async def list_open(session: AsyncSession, strategy_id: UUID) -> Sequence[Position]:
     """Gives what the strategy holds."""
     statement = select(Position).where(Position.strategy_id == strategy_id, Position.quantity != 0)
@@ -78,6 +93,14 @@ async def held_quantity(session: AsyncSession, strategy_id: UUID, symbol: str) -
         Position.strategy_id == strategy_id, Position.symbol == symbol
     )
     return (await session.execute(statement.with_for_update())).scalar_one_or_none() or Decimal(0)
+
+
+async def last_price(session: AsyncSession, strategy_id: UUID, symbol: str) -> Decimal | None:
+    """Return the position's last known price."""
+    statement = select(Position.last_price).where(
+        Position.strategy_id == strategy_id, Position.symbol == symbol
+    )
+    return (await session.execute(statement)).scalar_one_or_none()
 
 
 async def pending_of_side(session: AsyncSession, strategy_id: UUID, symbol: str, side: Side) -> Decimal:

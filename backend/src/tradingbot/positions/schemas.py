@@ -16,6 +16,7 @@ _POSITION: dict[str, Any] = {
     "strategy_id": "6f1c2a54-7d7e-4b0b-8a55-0d8f6f6c1d11",
     "symbol": "BTCUSDT",
     "quantity": "0.5",
+    "is_dust": False,
     "average_price": "64251.3",
     "realised_pnl": "0",
     "fees": "32.12565",
@@ -45,6 +46,7 @@ class Direction(StrEnum):
 class PositionOut(BaseModel):
     """What a strategy holds of a symbol: `quantity` is negative when short, 0 when it was closed.
 
+    `is_dust`: it is less than the market's least order. It counts as flat, and stays until more is held.
     Profits and losses are in the quote asset and before `fees`. `unrealised_pnl` is what closing at
     `last_price` would realise: the newest price that was met in a fill or a signal, at `last_price_at`.
     """
@@ -55,6 +57,7 @@ class PositionOut(BaseModel):
     strategy_id: UUID
     symbol: str
     quantity: Amount
+    is_dust: bool
     average_price: Amount
     realised_pnl: Amount
     fees: Amount
@@ -73,6 +76,7 @@ class PositionOut(BaseModel):
             strategy_id=position.strategy_id,
             symbol=position.symbol,
             quantity=position.quantity,
+            is_dust=position.quantity != 0 and position.is_flat,
             average_price=position.average_price,
             realised_pnl=position.realised_pnl,
             fees=position.fees,

@@ -90,6 +90,28 @@ async def expected_quantity(session: AsyncSession, strategy_id: UUID, symbol: st
     return ARITHMETIC.subtract(ARITHMETIC.add(held, buys), sells)
 
 
+async def held_quantity(session: AsyncSession, strategy_id: UUID, symbol: str) -> Decimal:
+    """Return the signed quantity that the strategy holds, by what is booked."""
+    return await repository.held_quantity(session, strategy_id, symbol)
+
+
+async def pending_of_side(session: AsyncSession, strategy_id: UUID, symbol: str, side: Side) -> Decimal:
+    """Return what the strategy's open orders of this side may still fill of the symbol."""
+    return await repository.pending_of_side(session, strategy_id, symbol, side)
+
+
+async def last_price(session: AsyncSession, strategy_id: UUID, symbol: str) -> Decimal | None:
+    """Return the newest price that was met of what the strategy holds; None if it never held any."""
+    return await repository.last_price(session, strategy_id, symbol)
+
+
+async def note_min_quantity(
+    session: AsyncSession, strategy_id: UUID, symbol: str, min_quantity: Decimal
+) -> None:
+    """Note the least quantity that the market takes of an exit; to be called with the position's lock."""
+    await repository.note_min_quantity(session, strategy_id, symbol, min_quantity)
+
+
 async def unrealised_of(
     session: AsyncSession, strategy_id: UUID, symbol: str, price: Decimal | None
 ) -> Decimal:

@@ -2,8 +2,8 @@
 
 The rules, in the order in which they are asked; the first that says no is the one that is stored:
 
-1. `halted`: a kill switch is on, for everybody, the user or the strategy.
-2. `strategy_off`: the strategy is switched off.
+1. `strategy_off`: the strategy is switched off.
+2. `halted`: a kill switch is on, for everybody, the user or the strategy.
 3. `symbol`: the strategy names its symbols, and this is not one of them.
 4. `no_price`: there is no positive price.
 5. `max_order_value`: quantity times price is above the strategy's limit.
@@ -12,10 +12,10 @@ The rules, in the order in which they are asked; the first that says no is the o
    day's fills, and the unrealised P&L of all that it holds now, of whatever day. A profit today makes room.
 8. `max_orders_per_minute`: as many orders as the limit were made in the last 60 seconds.
 
-An order that only reduces a position is not stopped by rules 3 to 8: whatever the limits say, a stop must get
-out. Rules 1 and 2 stop it: a halt means that nothing is traded but by hand. An order that flips a position
-through zero does not only reduce it. The limits of the tables apply to every order: no value or position is
-taken that later sums could not hold (`LARGEST`).
+An order that only reduces a position is stopped by rule 1 alone: whatever halts and limits say, an exit gets
+out. An order that flips a position through zero does not only reduce it; what of it closes the position is
+made all the same. The limits of the tables apply to every order: no value or position is taken that later
+sums could not hold (`LARGEST`).
 """
 
 from dataclasses import dataclass
@@ -24,6 +24,9 @@ from decimal import Decimal, localcontext
 from tradingbot.core.amounts import ARITHMETIC, plain
 from tradingbot.risk.models import Rule
 from tradingbot.strategies.symbols import allows
+
+# What these rules say of a signal is said of what it opens, never of what it closes.
+NEVER_OF_EXITS = frozenset(Rule) - {Rule.STRATEGY_OFF, Rule.LIVE_FORBIDDEN}
 
 # Columns hold less than 1e20; the rest is room for sums of many orders.
 LARGEST = Decimal(10) ** 15
@@ -70,23 +73,32 @@ class RiskInput:
 def evaluate(given: RiskInput) -> RefusalReason | None:
     """Gives the first rule that refuses the order, None if all let it pass."""
     with localcontext(ARITHMETIC):
-        refusal = _switches(given)
-        if refusal is not None or given.change is None:
-            return refusal
+        if given.change is None:
+            return _switched_off(given) or _halted(given)
         after = given.position + given.change
-        refusal = _bookable(given, given.change, after)
-        if refusal is not None or _only_reduces(given.position, given.change):
-            return refusal
-        return _tradable(given) or _size(given, given.change, after) or _pace(given)
+        if _only_reduces(given.position, given.change):
+            return _switched_off(given) or _bookable(given, given.change, after)
+        return (
+            _switched_off(given)
+            or _halted(given)
+            or _bookable(given, given.change, after)
+            or _tradable(given)
+            or _size(given, given.change, after)
+            or _pace(given)
+        )
 
 
 def _only_reduces(position: Decimal, change: Decimal) -> bool:
     return position != 0 and (position > 0) != (change > 0) and abs(change) <= abs(position)
 
 
-def _switches(given: RiskInput) -> RefusalReason | None:
-    if given.halt is not None:
-        return RefusalReason(Rule.HALTED, given.halt[:_LONGEST_REASON])
+def _halted(given: RiskInput) -> RefusalReason | None:
+    if given.halt is None:
+        return None
+    return RefusalReason(Rule.HALTED, given.halt[:_LONGEST_REASON])
+
+
+def _switched_off(given: RiskInput) -> RefusalReason | None:
     if not given.strategy_active:
         return RefusalReason(Rule.STRATEGY_OFF, "the strategy is switched off")
     return None

@@ -28,7 +28,7 @@ async def list_halts(
 
 @router.put("/all", responses=documented(401, 403, 422, 503))
 async def halt_all(context: ContextDep, trader: Trader, given: HaltIn | None = None) -> HaltOut:
-    """Halts all of your strategies, also those that you have not made yet."""
+    """Halts new entries of all of your strategies, also of those that you have not made yet. Exits pass."""
     return await _on(context, Target(trader.user_id), given)
 
 
@@ -42,7 +42,7 @@ async def release_all(context: ContextDep, trader: Trader) -> None:
 async def halt_strategy(
     context: ContextDep, trader: Trader, strategy_id: UUID, given: HaltIn | None = None
 ) -> HaltOut:
-    """Halts one of your strategies."""
+    """Halts new entries of one of your strategies. Exits pass."""
     return await _on(context, Target(trader.user_id, strategy_id), given)
 
 
@@ -58,7 +58,7 @@ async def release_strategy(context: ContextDep, trader: Trader, strategy_id: UUI
 
 @router.put("/everybody", responses=documented(401, 403, 422, 503))
 async def halt_everybody(context: ContextDep, _admin: Admin, given: HaltIn | None = None) -> HaltOut:
-    """Halts every strategy of every user. Administrators only."""
+    """Halts new entries of every strategy of every user. Exits pass. Administrators only."""
     return await _on(context, EVERYBODY, given)
 
 

@@ -28,7 +28,7 @@ class HaltIn(RequestBody):
 
 
 class HaltOut(BaseModel):
-    """A kill switch that is on: nothing within its reach is traded."""
+    """A kill switch that is on: nothing within its reach is opened or added to; exits pass."""
 
     model_config = ConfigDict(
         json_schema_extra={

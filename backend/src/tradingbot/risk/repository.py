@@ -45,9 +45,14 @@ async def result_since(session: AsyncSession, strategy_id: UUID, since: datetime
 
 
 async def count_orders(session: AsyncSession, strategy_id: UUID, window: timedelta) -> int:
-    """Counts the orders that the strategy made in the last `window`, by the database's clock."""
+    """Counts the orders that the strategy made in the last `window`, by the database's clock.
+
+    An exit that goes by several orders is one.
+    """
     statement = select(func.count()).where(
-        Order.strategy_id == strategy_id, Order.created_at > func.clock_timestamp() - window
+        Order.strategy_id == strategy_id,
+        Order.created_at > func.clock_timestamp() - window,
+        Order.client_order_id.not_like("%-%"),
     )
     return (await session.execute(statement)).scalar_one()
 

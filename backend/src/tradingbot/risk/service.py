@@ -24,9 +24,9 @@ from tradingbot.strategies.models import Strategy
 _MINUTE = timedelta(seconds=60)
 _REASON_LENGTH = 500
 _HALTED = {
-    Reach.EVERYBODY: "trading is halted for everybody",
-    Reach.ALL: "all of your trading is halted",
-    Reach.STRATEGY: "the strategy is halted",
+    Reach.EVERYBODY: "new entries are halted for everybody",
+    Reach.ALL: "all of your new entries are halted",
+    Reach.STRATEGY: "new entries of the strategy are halted",
 }
 
 
@@ -37,11 +37,12 @@ async def load_input(
     intent: OrderIntent | None,
     price: Decimal | None,
     now: datetime,
+    dust: Decimal = Decimal(0),
 ) -> RiskInput:
     """Gathers what `evaluate` needs; without an intent it asks for halt and switch alone.
 
     `now` says which day (UTC) it is; orders a minute go by the database's clock. A positive `price` is noted
-    as the position's last known one.
+    as the position's last known one. A position of less than `dust` counts as none.
     """
     halt = await halts.find(session, strategy.user_id, strategy.id)
     switches = RiskInput(
@@ -62,10 +63,11 @@ async def load_input(
     orders_last_minute = 0
     if strategy.max_orders_per_minute is not None:
         orders_last_minute = await repository.count_orders(session, strategy.id, _MINUTE)
+    position = await positions.expected_quantity(session, strategy.id, signal.symbol)
     return replace(
         switches,
         change=signed(intent.side, intent.quantity),
-        position=await positions.expected_quantity(session, strategy.id, signal.symbol),
+        position=Decimal(0) if abs(position) < dust else position,
         symbols=tuple(strategy.symbols),
         max_position=strategy.max_position,
         max_order_value=strategy.max_order_value,

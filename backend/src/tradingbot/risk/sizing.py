@@ -14,6 +14,9 @@ the next one makes good for a missed one.
 Sizes that depend on the price or the equity change from moment to moment: following them would trade a little
 with every repeated signal, so an entry is sized once. To follow pyramiding and partial exits use `alert`.
 
+What is less than the market's least order is dust, and counts as flat: there is no exit from it, and an entry
+that is sized once is sized as if it were not there.
+
 `buy` and `sell` without a target are plain orders of the sized quantity (`alert`: the alert's `quantity`),
 whatever is held: there is nothing that a missed one could be healed by.
 """
@@ -49,11 +52,15 @@ def desired_order(
     position_quantity: Decimal,
     price: Decimal | None,
     equity: Decimal | None,
+    dust: Decimal = Decimal(0),
 ) -> OrderIntent | RefusalReason | None:
     """Gives the order that the signal asks for, None if there is nothing to do, or why it cannot be said.
 
     `position_quantity` is what is held and what open orders will still add; `equity` is in the quote asset.
+    What is held and less than `dust` cannot be got rid of.
     """
+    if abs(position_quantity) < dust and (is_exit(signal) or _is_sized_once(strategy, signal)):
+        position_quantity = Decimal(0)
     # The default context would round to 28 digits.
     with localcontext(ARITHMETIC):
         if signal.market_position is not None:
@@ -65,6 +72,43 @@ def desired_order(
             return quantity
         change = quantity if signal.action == Action.BUY else -quantity
         return order_towards(position_quantity + change, position_quantity)
+
+
+def is_exit(signal: Signal) -> bool:
+    """Return whether a signal can only bring the position to zero."""
+    if signal.market_position is not None:
+        return signal.market_position == MarketPosition.FLAT
+    return signal.action == Action.CLOSE
+
+
+def may_close(signal: Signal, held: Decimal) -> bool:
+    """Return whether the signal may ask for less of what is held (signed) than there is."""
+    if held == 0:
+        return False
+    return signal.market_position is not None or signal.action != (Action.BUY if held > 0 else Action.SELL)
+
+
+def exit_of(signal: Signal, held: Decimal) -> OrderIntent | None:
+    """Return what closes all that is held (signed) against the signal's target; None if there is nothing.
+
+    It is certain also where the size of the target is not.
+    """
+    wrong = MarketPosition.SHORT if held > 0 else MarketPosition.LONG
+    if not is_exit(signal) and signal.market_position != wrong:
+        return None
+    return order_towards(Decimal(0), held)
+
+
+def closing_part(intent: OrderIntent, held: Decimal) -> OrderIntent | None:
+    """Return what of the order closes what is held (signed), None if it closes nothing."""
+    if held == 0 or (held > 0) != (intent.side == Side.SELL):
+        return None
+    return OrderIntent(intent.side, min(intent.quantity, abs(held)), reduce_only=True)
+
+
+def without_short(intent: OrderIntent, held: Decimal) -> OrderIntent | None:
+    """Return what of the order is left where less than nothing cannot be held: a sell sells what is held."""
+    return intent if intent.side == Side.BUY else closing_part(intent, held)
 
 
 def order_towards(target: Decimal, held: Decimal) -> OrderIntent | None:
@@ -83,7 +127,7 @@ def _towards_target(
     if signal.market_position == MarketPosition.FLAT:
         return order_towards(Decimal(0), held)
     is_long = signal.market_position == MarketPosition.LONG
-    if strategy.sizing in _PRICED and held != 0 and (held > 0) == is_long:
+    if _is_sized_once(strategy, signal) and held != 0 and (held > 0) == is_long:
         return None
     size = signal.position_size
     if size is not None and not is_long:
@@ -93,6 +137,10 @@ def _towards_target(
     if isinstance(quantity, RefusalReason):
         return quantity
     return order_towards(quantity if is_long else -quantity, held)
+
+
+def _is_sized_once(strategy: Strategy, signal: Signal) -> bool:
+    return signal.market_position is not None and strategy.sizing in _PRICED
 
 
 def _sized(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, exists, or_, select, tuple_
+from sqlalchemy import ColumnElement, delete, exists, func, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tradingbot.core.pagination import Cursor
@@ -65,9 +65,21 @@ async def has_work(session: AsyncSession, strategy_id: UUID) -> bool:
 
 async def holds_something(session: AsyncSession, strategy_id: UUID) -> bool:
     """Tells whether the strategy has a position or an order that is open."""
-    position = exists().where(Position.strategy_id == strategy_id, Position.quantity != 0)
+    position = exists().where(Position.strategy_id == strategy_id, ~Position.is_flat)
     order = exists().where(Order.strategy_id == strategy_id, Order.state.in_(OPEN_STATES))
     return bool((await session.execute(select(or_(position, order)))).scalar_one())
+
+
+async def drop_dust(session: AsyncSession, strategy_id: UUID) -> Sequence[Position]:
+    """Take dust from the strategy's positions, and return them: it is less than the market's least order."""
+    statement = (
+        update(Position)
+        .where(Position.strategy_id == strategy_id, Position.quantity != 0, Position.is_flat)
+        .values(quantity=0, average_price=0, updated_at=func.clock_timestamp())
+        .returning(Position)
+        .execution_options(populate_existing=True)
+    )
+    return (await session.execute(statement)).scalars().all()
 
 
 async def remove(session: AsyncSession, strategy_id: UUID) -> None:

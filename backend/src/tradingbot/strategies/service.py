@@ -13,6 +13,8 @@ from tradingbot.core.pagination import Cursor, encode_cursor
 from tradingbot.core.problems import validation_details
 from tradingbot.core.settings import ServerSettings
 from tradingbot.core.tokens import TokenKind, hash_token, new_token
+from tradingbot.events.service import EventType, record
+from tradingbot.positions.schemas import PositionOut
 from tradingbot.strategies import repository
 from tradingbot.strategies.models import Strategy
 from tradingbot.strategies.schemas import StrategyChanges, StrategyIn, StrategyOut, StrategyPage
@@ -88,6 +90,10 @@ async def change(session: AsyncSession, strategy: Strategy, given: StrategyChang
         await _require_account(session, strategy.user_id, account_id)
         if await repository.holds_something(session, strategy.id):
             raise ConflictError("Close the strategy's positions and orders before its account changes.")
+        # It stays on the account before, and could not be sold on another.
+        for position in await repository.drop_dust(session, strategy.id):
+            shown = PositionOut.of(position).model_dump(mode="json")
+            await record(session, strategy.user_id, EventType.POSITION, shown)
     with _unique_name(given.name):
         for name, value in changes.items():
             setattr(strategy, name, value)

@@ -72,10 +72,11 @@ WITH sent AS (
             AND signals.received_at <= excluded.received_at - $17::interval
     RETURNING id, strategy_id, dedup_key
 ), kept AS MATERIALIZED (
-    SELECT new.number, stored.strategy_id, stored.id FROM new JOIN stored USING (strategy_id, dedup_key)
+    SELECT new.number, stored.strategy_id, new.symbol, stored.id
+    FROM new JOIN stored USING (strategy_id, dedup_key)
 ), queued AS (
-    INSERT INTO outbox (task, strategy_id, signal_id)
-    SELECT 'signal', strategy_id, id FROM kept ORDER BY number
+    INSERT INTO outbox (task, strategy_id, symbol, signal_id)
+    SELECT 'signal', strategy_id, symbol, id FROM kept ORDER BY number
 )
 SELECT judged.number, judged.strategy_id, is_trusted, is_stale, max_age, earlier_id, kept.id AS new_id
 FROM judged LEFT JOIN kept USING (number)

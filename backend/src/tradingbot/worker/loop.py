@@ -71,7 +71,9 @@ class WorkLoop:
                     longest = self._settings.worker_retry_longest
                     seconds = pause(row.attempts, self._settings.worker_retry_delay, longest)
                 log.info("not now", row=row.id, task=row.task, reason=outcome.reason, seconds=seconds)
-                await outbox.postpone(session, row.id, seconds, row.attempts + 1, outcome.reason)
+                # A short wait is not a failure: it makes no later pause longer, nor a message rarer.
+                failed = outcome.seconds is None or outcome.stuck is not None
+                await outbox.postpone(session, row.id, seconds, row.attempts + failed, outcome.reason)
             else:
                 await outbox.finish(session, row.id)
             await self._steps("finishing")

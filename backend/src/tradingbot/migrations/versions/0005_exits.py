@@ -1,0 +1,35 @@
+"""Positions know the least that their market takes of an exit, and rows of the outbox their symbol.
+
+What is less than the least is dust. Earlier versions live with this: they name neither column. By the default
+of the first nothing is dust; the other one is empty in the rows that they add, and later versions keep the
+order of such rows by their strategy.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+lint_exceptions = {
+    "prefer-text-field": "the lengths are limits that the API names, too",
+    "require-concurrent-index-creation": "rows are deleted when their work is done",
+}
+
+
+def upgrade() -> None:
+    """Go forward."""
+    op.add_column(
+        "positions",
+        sa.Column("min_quantity", sa.Numeric(38, 18), server_default=sa.text("0"), nullable=False),
+    )
+    op.add_column("outbox", sa.Column("symbol", sa.String(64), server_default=sa.text("''"), nullable=False))
+    op.create_index("ix_outbox_strategy_id_symbol_id", "outbox", ["strategy_id", "symbol", "id"])
+
+
+def downgrade() -> None:
+    """Go back."""
+    op.drop_index("ix_outbox_strategy_id_symbol_id", "outbox")
+    op.drop_column("outbox", "symbol")
+    op.drop_column("positions", "min_quantity")
