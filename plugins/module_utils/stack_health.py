@@ -131,7 +131,7 @@ def look(settings: Settings) -> dict[str, Any]:
         if "nginx" in running and not report["network"]["rules"]:
             problems += web_problems(report["web"])
         problems += proxy_problems(report["proxy"], slots, folder) if "nginx" in running else []
-        problems += log_problems(by_service["nginx"]) if "nginx" in running else []
+        problems += log_problems(by_service["nginx"], folder) if "nginx" in running else []
     problems += closed
     if "nginx" in settings.services and not lock:
         problems += stack_network.replacement_problems(everything or [])
@@ -489,8 +489,11 @@ def proxy_state(container: dict[str, Any] | None, timeout: float) -> dict[str, A
     return {"configuration": words[0], "active": words[1], "maintenance": words[2] == "1", "error": ""}
 
 
-def log_problems(container: dict[str, Any], root: Path = target.ROOT) -> Iterator[Problem]:
+def log_problems(container: dict[str, Any], folder: Path, root: Path = target.ROOT) -> Iterator[Problem]:
     """Yield why nothing reads what nginx logs: datagrams that nobody takes are lost without a word."""
+    if NGINX_LOG not in (_read(folder / "nginx" / "conf" / "nginx.conf") or ""):
+        # One of an earlier version, until the next site.yml.
+        return
     # As the container sees it, where another definition or none may have mounted it.
     seen = root / f"proc/{container['State']['Pid']}/root{NGINX_LOG}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:

@@ -107,7 +107,7 @@ class Host:
         network: dict[str, Any] = {"forwarding": {}, "firewall": "", "rules": [], "flushed_by": [], "outside": None}
         monkeypatch.setattr(stack_network, "look", lambda *_: dict(network))
         monkeypatch.setattr(stack_network, "handover", lambda: "")
-        monkeypatch.setattr(stack_health, "log_problems", lambda _: [])
+        monkeypatch.setattr(stack_health, "log_problems", lambda *_: [])
 
     def record(self, **changes: Any) -> None:
         stored = {"active": "blue", "slots": {"blue": "0.3.0-1", "green": None}, "worker": "0.3.0-1"}

@@ -347,6 +347,17 @@ def test_nginx_keeps_websockets_open_until_a_killed_deploy_is_repaired() -> None
     assert timeout >= until_the_next_run_is_at_the_slots + role_variables("backend")["backend_drain_timeout"] + 5
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_host_without_namespaces_of_the_journal_is_refused(there: bool) -> None:
+    tasks = yaml.safe_load((ROOT / "roles/nginx/tasks/preflight.yml").read_text())
+    (task,) = [one for one in tasks if "__nginx_no_journal" in str(one)]
+    found = {"stat": {"exists": there}}
+    assert evaluate("nginx", task["when"], __nginx_journal_unit=found) is not there
+    added = task["ansible.builtin.set_fact"]["__nginx_problems"].strip("{} ")
+    (problem,) = evaluate("nginx", added, __nginx_problems=[])
+    assert set(problem) == {"what", "why", "fix"}
+
+
 @pytest.mark.parametrize(("timeout", "waits"), [(120, 120), (4127, 300)])
 def test_other_changes_of_the_host_do_not_wait_for_a_second_nginx_for_longer_than_they_do(
     timeout: int, waits: int

@@ -153,7 +153,7 @@ class Host:
         monkeypatch.setattr(stack_network, "look", self.look_at_network)
         # Where nginx logs to is seen through its process, of which there is none.
         self.log: list[dict[str, str]] = []
-        monkeypatch.setattr(stack_health, "log_problems", lambda _: self.log)
+        monkeypatch.setattr(stack_health, "log_problems", lambda *_: self.log)
         monkeypatch.setattr(stack_services.deploy_lock, "__defaults__", (self.lock, None))
         # The machine that the tests run on may be full.
         space = {"path": str(folder), "free_mb": 900, "free_percent": 50.0, "free_inodes_percent": 50.0}
@@ -424,6 +424,7 @@ def test_a_replacement_of_nginx_that_was_interrupted(host: Host) -> None:
         "nginx's replacement: it was interrupted, and left the container tradingbot-nginx-second",
         "nginx's replacement: it was interrupted: the table `ip tradingbot_nginx` leads new connections to 172.20.0.9",
     ]
+    assert all("`tradingbot rules`" in one["fix"] for one in host.look()["problems"])
     assert [row["service"] for row in host.look()["services"]].count("nginx") == 1
     host.lock.write_text(json.dumps({"since": time.time(), "who": "somebody"}))
     assert host.problems() == [], "it goes on"
@@ -438,10 +439,15 @@ def test_nginx_logs_where_nobody_listens(tmp_path: Path, monkeypatch: pytest.Mon
     seen.mkdir(parents=True)
     # A path of a socket is short.
     monkeypatch.chdir(tmp_path)
+    configuration = tmp_path / "nginx/conf/nginx.conf"
+    configuration.parent.mkdir(parents=True)
 
     def why() -> list[str]:
-        return [one["why"] for one in LOOK_AT_LOG(web, Path())]
+        return [one["why"] for one in LOOK_AT_LOG(web, tmp_path, Path())]
 
+    configuration.write_text("access_log /dev/stdout;\n")
+    assert why() == [], "of an earlier version"
+    configuration.write_text(f"access_log syslog:server=unix:{stack_health.NGINX_LOG} tradingbot;\n")
     lost = "its lines are lost: nothing takes them at /run/journal/dev-log in its container"
     assert why() == [f"{lost} (No such file or directory)"]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.tradingbot.stack.plugins.module_utils import stack_health
 from forked import ansible
+from rendering import evaluate
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -89,6 +91,17 @@ def test_a_compose_file_that_cannot_be_read_does_not_stop_it(tmp_path: Path) -> 
     known = {"docker_host_project_dir": str(tmp_path / "gone"), "__docker_host_there": there}
     tasks.append({"ansible.builtin.command": "docker next"})
     assert carried_out(tmp_path, tasks, '[ "$1" = next ]', **known)[-1] == "next"
+
+
+def test_the_journal_of_nginx_goes_with_its_log_and_its_bound() -> None:
+    (ended, _, removed) = role_tasks(
+        "teardown_journal.yml", "ansible.builtin.systemd_service", "ansible.builtin.find", "ansible.builtin.file"
+    )
+    asked = ended["ansible.builtin.systemd_service"]
+    assert (asked["name"], asked["state"], asked["enabled"]) == (stack_health.NGINX_JOURNAL, "stopped", False)
+    logs = ["/var/log/journal/0.tradingbot"]
+    gone = evaluate("docker_host", removed["loop"].strip("{} "), logs=logs)
+    assert gone == ["/etc/systemd/journald@tradingbot.conf", "/run/systemd/journal.tradingbot", *logs]
 
 
 def test_pulled_images_go_by_their_names_in_the_registry(tmp_path: Path) -> None:
