@@ -162,12 +162,15 @@ def runs() -> list[Result]:
 
 @pytest.fixture
 def under_load(target: Path, tmp_path: Path, runs: list[Result]) -> deployments.Loaded:
-    """Loads the stack while a block runs; the list that it gives has the result in it afterwards."""
+    """Loads the stack while a block runs; the list that it gives has the result in it afterwards.
+
+    Options are those of `python -m tests.load`.
+    """
 
     @contextmanager
-    def loaded() -> Iterator[list[Result]]:
+    def loaded(*options: str) -> Iterator[list[Result]]:
         results: list[Result] = []
-        with running.load(target, tmp_path / "result.json") as run:
+        with running.load(target, tmp_path / "result.json", *options) as run:
             try:
                 yield results
             finally:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from tests.load import ledger, versions
 from tests.load.result import Result
 
-Loaded = Callable[[], AbstractContextManager[list[Result]]]
+Loaded = Callable[..., AbstractContextManager[list[Result]]]
 BACK_WITHIN = 2.0
 ADMINISTRATOR = "psql -XAtq -v ON_ERROR_STOP=1 -U postgres -d tradingbot -f -"
 # Sound ones; what is wrong with the others their names say.
