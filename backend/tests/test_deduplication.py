@@ -168,7 +168,7 @@ async def test_the_outbox_keeps_the_order_in_which_alerts_came(
         await store.once(*(store.alert(f"id:{symbol}", symbol=symbol) for symbol in symbols))
     connection = await asyncpg.connect(database_url)
     rows = await connection.fetch(
-        "SELECT symbol FROM outbox JOIN signals ON signals.id = outbox.signal_id ORDER BY outbox.id"
+        "SELECT signals.symbol FROM outbox JOIN signals ON signals.id = outbox.signal_id ORDER BY outbox.id"
     )
     await connection.close()
     assert [row["symbol"] for row in rows] == symbols

@@ -180,8 +180,8 @@ class Engine:
         service = stack_services.read_slots(self._folder).service
         for container in self._containers():
             if stack_services.service_of(container) == service and _runs(container):
-                first = int(container["State"]["Pid"])
-                for pid in (first, *target.children(first)):
+                # Its first process may be Docker's own init; who holds connections are the server's workers.
+                for pid in target.family(int(container["State"]["Pid"])):
                     if target.catches(pid, signal.SIGUSR1):
                         with contextlib.suppress(ProcessLookupError):
                             os.kill(pid, signal.SIGUSR1)

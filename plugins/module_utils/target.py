@@ -202,9 +202,10 @@ def docker_roots(path: str = DOCKER_SOCKET) -> list[str]:
     return roots + ([CONTAINERD_ROOT] if driver.get("driver-type") == CONTAINERD_STORE else [])
 
 
-def children(pid: int, root: Path = ROOT) -> list[int]:
-    """Return the processes that *pid* has started and that run."""
-    return [int(child) for child in _text(root / f"proc/{pid}/task/{pid}/children").split()]
+def family(pid: int, root: Path = ROOT) -> list[int]:
+    """Return a process and all that it and they have started and that run."""
+    started = _text(root / f"proc/{pid}/task/{pid}/children").split()
+    return [pid, *(one for child in started for one in family(int(child), root))]
 
 
 def catches(pid: int, number: int, root: Path = ROOT) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from ansible_collections.tradingbot.stack.plugins.module_utils import nginx_engine, stack_network
+from ansible_collections.tradingbot.stack.plugins.module_utils import nginx_engine, stack_network, target
 from ansible_collections.tradingbot.stack.plugins.module_utils.host_change import ChangeError
 from ansible_collections.tradingbot.stack.plugins.module_utils.nginx_replacement import Replacement
 
@@ -226,3 +227,12 @@ DRY = " DRY-RUN MODE -  Container tradingbot-nginx-1 "
 )
 def test_what_compose_would_do_is_read_from_its_words(said: list[str], planned: str) -> None:
     assert nginx_engine.planned_in("\n".join(DRY + word for word in said)) == planned
+
+
+def test_workers_are_reached_behind_dockers_init_and_their_parent(tmp_path: Path) -> None:
+    for pid, started in {10: "11", 11: "12 14 ", 12: "", 14: ""}.items():
+        children = tmp_path / f"proc/{pid}/task/{pid}/children"
+        children.parent.mkdir(parents=True)
+        children.write_text(started)
+    assert target.family(10, tmp_path) == [10, 11, 12, 14]
+    assert target.family(99, tmp_path) == [99], "it has ended meanwhile"

@@ -32,11 +32,13 @@ _DUE = """
     ), due AS (
         SELECT strategy_id, id FROM heads
         WHERE available_at <= now()
-            AND NOT EXISTS (
-                SELECT FROM outbox AS earlier
+            -- Not EXISTS, for which the planner may read the whole table once.
+            AND (
+                SELECT earlier.id FROM outbox AS earlier
                 WHERE earlier.strategy_id = heads.strategy_id AND earlier.symbol = ''
                     AND earlier.id < heads.id AND earlier.available_at > now()
-            )
+                ORDER BY earlier.strategy_id, earlier.symbol, earlier.id LIMIT 1
+            ) IS NULL
             AND (
                 symbol <> '' OR NOT EXISTS (
                     SELECT FROM heads AS earlier
