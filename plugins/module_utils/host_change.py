@@ -17,10 +17,31 @@ from ansible_collections.tradingbot.stack.plugins.module_utils import failures
 
 RUN_DIR = Path("/run/tradingbot")
 LONGEST_CHANGE = 600
+NO_ENGINE = "the Docker engine does not answer: `systemctl status docker` on the host"
 
 
 class ChangeError(Exception):
     """What cannot be done, and why, in a sentence for people."""
+
+
+class Steps(list[dict[str, Any]]):
+    """What was done so far, with how long each step took and whether it went well."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Note what is done in the block."""
+        started = self._clock()
+        step: dict[str, Any] = {"step": name, "seconds": 0.0, "ok": False}
+        self.append(step)
+        try:
+            yield
+            step["ok"] = True
+        finally:
+            step["seconds"] = round(self._clock() - started, 2)
 
 
 @contextlib.contextmanager

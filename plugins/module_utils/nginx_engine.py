@@ -21,11 +21,9 @@ from ansible_collections.tradingbot.stack.plugins.module_utils import (
     stack_services,
     target,
 )
-from ansible_collections.tradingbot.stack.plugins.module_utils.host_change import ChangeError
+from ansible_collections.tradingbot.stack.plugins.module_utils.host_change import NO_ENGINE, ChangeError
 
 SERVICE = "nginx"
-# Answers whatever name is asked for, also where TLS is off.
-PLAIN_PORT = 8080
 # What Compose says that it would do, as in `Container tradingbot-nginx-1  Recreate`.
 PLANNED = re.compile(r"Container \S+ +(Recreat|Creat|Start)(?:e|ed|ing)?\b")
 ENGINE_TIMEOUT = 600.0
@@ -87,7 +85,7 @@ class Engine:
     def _containers(self) -> list[dict[str, Any]]:
         found = stack_services.containers(self._project, one_offs=True)
         if found is None:
-            raise ChangeError("the Docker engine does not answer: `systemctl status docker` on the host")
+            raise ChangeError(NO_ENGINE)
         return found
 
     def _container(self, which: str) -> dict[str, Any] | None:
@@ -101,7 +99,7 @@ class Engine:
         container = self._container(which)
         if container is None or not _runs(container):
             return False
-        connection = http.client.HTTPConnection(_address(container), PLAIN_PORT, timeout=3)
+        connection = http.client.HTTPConnection(_address(container), stack_services.NGINX_PORT, timeout=3)
         try:
             connection.request("GET", "/")
             return connection.getresponse().status > 0

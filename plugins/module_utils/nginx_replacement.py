@@ -11,12 +11,11 @@ may be away.
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
-from ansible_collections.tradingbot.stack.plugins.module_utils.host_change import ChangeError
+from ansible_collections.tradingbot.stack.plugins.module_utils.host_change import ChangeError, Steps
 
 # Seconds in which a connection that was led one way is taken there, before that nginx stops to listen.
 SETTLE = 1.0
@@ -45,24 +44,13 @@ class Replacement:
     def __init__(self, host: Host, sleep: Callable[[float], None] = time.sleep) -> None:
         self._host = host
         self._sleep = sleep
-        self.steps: list[dict[str, Any]] = []
-
-    @contextlib.contextmanager
-    def _step(self, name: str) -> Iterator[None]:
-        started = time.monotonic()
-        step: dict[str, Any] = {"step": name, "seconds": 0.0, "ok": False}
-        self.steps.append(step)
-        try:
-            yield
-            step["ok"] = True
-        finally:
-            step["seconds"] = round(time.monotonic() - started, 2)
+        self.steps = Steps()
 
     def settle(self) -> None:
         """Finish what an earlier run left half done, so that all connections reach the service's own container."""
         if not self._host.leads_to_second() and not self._host.has_second():
             return
-        with self._step("finish an interrupted replacement of nginx"):
+        with self.steps.step("finish an interrupted replacement of nginx"):
             if not self._host.serves("second"):
                 self._host.lead_back()
             if self._host.leads_to_second() and not self._host.serves("own"):
@@ -79,15 +67,15 @@ class Replacement:
         if planned == "recreate" and self._host.serves("own"):
             self._replace()
         else:
-            with self._step("start nginx"):
+            with self.steps.step("start nginx"):
                 self._host.up()
         return True
 
     def _replace(self) -> None:
         try:
-            with self._step("start a second nginx"):
+            with self.steps.step("start a second nginx"):
                 self._host.start_second()
-            with self._step("lead new connections to it"):
+            with self.steps.step("lead new connections to it"):
                 self._host.lead_to_second()
                 self._sleep(SETTLE)
         except ChangeError as error:
@@ -95,9 +83,9 @@ class Replacement:
             self._host.stop_second()
             raise ChangeError(f"{error}\nThe nginx that ran before serves on.") from error
         self._host.reconnect_clients()
-        with self._step("recreate nginx"):
+        with self.steps.step("recreate nginx"):
             self._up()
-        with self._step("lead connections back, and remove the second nginx"):
+        with self.steps.step("lead connections back, and remove the second nginx"):
             self._retire_second()
 
     def _up(self) -> None:

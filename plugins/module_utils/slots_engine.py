@@ -20,10 +20,10 @@ from ansible_collections.tradingbot.stack.plugins.module_utils import (
     target,
 )
 from ansible_collections.tradingbot.stack.plugins.module_utils import slots_record as records
+from ansible_collections.tradingbot.stack.plugins.module_utils.host_change import NO_ENGINE
 
 PORT = 8001
 ESTABLISHED = "01"
-NO_ENGINE = "the Docker engine does not answer: `systemctl status docker` on the host"
 APPLY = ["sh", "/etc/tradingbot/nginx/apply.sh"]
 THROUGH = ["curl", "--silent", "--show-error", "--fail", "--max-time", "5", "http://127.0.0.1:8081/upstream"]
 

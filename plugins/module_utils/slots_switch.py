@@ -16,13 +16,13 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from ansible_collections.tradingbot.stack.plugins.module_utils import slots_record as records
-from ansible_collections.tradingbot.stack.plugins.module_utils.host_change import ChangeError
+from ansible_collections.tradingbot.stack.plugins.module_utils.host_change import ChangeError, Steps
 from ansible_collections.tradingbot.stack.plugins.module_utils.slots_engine import State, service_of
 from ansible_collections.tradingbot.stack.plugins.module_utils.slots_record import Layout, SlotError
 
@@ -107,7 +107,7 @@ class Change:
         self._clock = clock
         self._sleep = sleep
         self.record = records.read_record(layout)
-        self.steps: list[dict[str, Any]] = []
+        self.steps = Steps(clock)
         self._saving = threading.Lock()
 
     # The whole change.
@@ -117,20 +117,20 @@ class Change:
         record = self.record
         if record.active is None:
             if record.leftovers() or record.worker:
-                with self._step("remove an unfinished first start"):
+                with self.steps.step("remove an unfinished first start"):
                     self._drop(record.leftovers())
                     self._set_worker(None)
             return
         records.write_record(self._layout, record)
         if self._host.state(EARLIER) is not None:
             # Fails as long as the web server knows no slots, and then it still needs that service.
-            with contextlib.suppress(*FAILURES), self._step("remove the service that had no slots"):
+            with contextlib.suppress(*FAILURES), self.steps.step("remove the service that had no slots"):
                 self._choose(record.active)
                 self._host.stop_container(EARLIER)
                 self._host.remove_container(EARLIER)
         if not record.leftovers() and self._host.chosen_slot() in (None, record.active):
             return
-        with self._step("finish an interrupted change"):
+        with self.steps.step("finish an interrupted change"):
             self._serve_from_one_that_is_ready()
             self._drain(record.leftovers())
             self._drop(record.leftovers())
@@ -157,7 +157,7 @@ class Change:
         self._host.up(*services)
         changed = changed or before != [self._host.state(service) for service in services]
         if changed:
-            with self._step("start what was down"):
+            with self.steps.step("start what was down"):
                 self._wait_until_ready(str(self.record.active))
                 self._wait_for_worker()
         return changed
@@ -172,7 +172,7 @@ class Change:
             self._host.stop_container(EARLIER)
         try:
             self._start(slot, wanted, allowed=frozenset)
-            with self._step("start the worker"):
+            with self.steps.step("start the worker"):
                 self._hand_over(wanted)
         except FAILURES:
             self._drop([slot])
@@ -200,22 +200,22 @@ class Change:
         try:
             self._start(new, wanted, allowed=lambda: self._lacks(old))
         except FAILURES as error:
-            with self._step(f"remove the new slot {new}"):
+            with self.steps.step(f"remove the new slot {new}"):
                 self._drop([new])
             raise SlotError(f"{error}\nRequests go to {before} as before.") from error
         worker: Future[None] | None = None
         try:
-            with self._step(f"send requests to {new}"):
+            with self.steps.step(f"send requests to {new}"):
                 # The record first: a run that is killed here is finished by the next one, for the slot is ready.
                 self.record.active = new
                 self._save()
                 self._choose(new)
             worker = self._beside_this(self._hand_over, wanted)
-            with self._step(f"wait for requests in {old}, and replace the worker"):
+            with self.steps.step(f"wait for requests in {old}, and replace the worker"):
                 self._drain([old], watched=new, worker=worker)
-            with self._step(f"stop {old}"):
+            with self.steps.step(f"stop {old}"):
                 self._host.remove(service_of(old))
-            with self._step("verify"):
+            with self.steps.step("verify"):
                 self._verify(new)
         except FAILURES as error:
             raise SlotError(f"{error}\n{self._go_back(old, new, before, worker)}") from error
@@ -230,7 +230,7 @@ class Change:
             self._start(slot, wanted, allowed=lambda: lacks, force=before == wanted)
             self._hand_over(wanted)
         except FAILURES:
-            with self._step(f"put back {before}"):
+            with self.steps.step(f"put back {before}"):
                 self.record.slots[slot] = before
                 self._save()
                 self._host.up(service_of(slot))
@@ -241,14 +241,14 @@ class Change:
     def _go_back(self, old: str, new: str, before: str, worker: Future[None] | None) -> str:
         """Return what was done to serve from *old* again. Requests come first: they fail until they are sent back."""
         try:
-            with self._step(f"switch back to {old}"):
+            with self.steps.step(f"switch back to {old}"):
                 self.record.active = old
                 self._save()
                 if self._host.request(old, "GET", READY)[0] != 200:
                     self._host.up(service_of(old))
                     self._wait_until_ready(old)
                 self._choose(old)
-            with self._step(f"put back the worker, and remove the new slot {new}"):
+            with self.steps.step(f"put back the worker, and remove the new slot {new}"):
                 if worker is not None:
                     worker.exception()  # waits; what went wrong with the new worker matters no more
                     self._hand_over(before)
@@ -264,17 +264,6 @@ class Change:
         return f"Requests go to {before} again."
 
     # Its steps.
-
-    @contextlib.contextmanager
-    def _step(self, name: str) -> Iterator[None]:
-        started = self._clock()
-        step: dict[str, Any] = {"step": name, "seconds": 0.0, "ok": False}
-        self.steps.append(step)
-        try:
-            yield
-            step["ok"] = True
-        finally:
-            step["seconds"] = round(self._clock() - started, 2)
 
     @staticmethod
     def _beside_this(work: Callable[[str], None], argument: str) -> Future[None]:
@@ -307,14 +296,14 @@ class Change:
 
     def _start(self, slot: str, release: str, allowed: Allowed, force: bool = False) -> None:
         """Start a slot, which may do without the parts that *allowed* returns."""
-        with self._step(f"start {slot} with {release}"):
+        with self.steps.step(f"start {slot} with {release}"):
             self.record.slots[slot] = release
             self._save()
             if force:
                 self._host.remove(service_of(slot))
             self._host.up(service_of(slot))
             self._wait_until_ready(slot, allowed)
-        with self._step(f"ask {slot}"):
+        with self.steps.step(f"ask {slot}"):
             for method, path, body, expected in SMOKE:
                 status, text = self._host.request(slot, method, path, body)
                 if status != expected:

@@ -24,6 +24,8 @@ Problem = dict[str, str]
 LABEL = "com.docker.compose"
 VERSION_LABEL = "org.opencontainers.image.version"
 SOCKET = target.DOCKER_SOCKET
+# Of nginx in its container: answers whatever name is asked for, also where TLS is off.
+NGINX_PORT = 8080
 LOCK = Path("/run/tradingbot/deploy.lock")
 # As deploy_lock has it, for a lock that does not say.
 LOCK_SECONDS = 3600

@@ -18,7 +18,7 @@ description:
   - When the second nginx does not get healthy, the one that ran before serves on. When the recreated one does not, the
     second one serves on, until the next call.
   - The whole change is one call on the host, so that a connection that breaks, or a controller that dies, stops nothing
-    half way. What the death of this host leaves half done is finished or taken back by the next call.
+    half way. What a crash of this host interrupts is finished or rolled back by the next call.
   - Connections over IPv6, and with the engine's option C(userland-proxy) those over loopback, are refused while the
     container is recreated, about a second.
 author:

@@ -31,7 +31,7 @@ def _compile_once(environment: jinja2.Environment, source: Any, *arguments: Any)
 
 
 # Each Templar has an environment of its own, and no cache of another.
-jinja2.Environment.compile = _compile_once  # type: ignore[assignment, method-assign]
+jinja2.Environment.compile = _compile_once  # type: ignore[assignment, method-assign] # for tests alone: no seam
 
 
 @cache

@@ -123,7 +123,7 @@ class Booked:
         return sum((trade.quantity * trade.price for trade in self.executions), Decimal(0))
 
     def is_of(self, symbol: Symbol) -> bool:
-        """Tells whether the order is of this market, which may have changed since."""
+        """Return whether the order is of this market, which may have changed since."""
         return (self.symbol.market, self.symbol.id) == (symbol.market, symbol.id)
 
     @property

@@ -18,8 +18,6 @@ TIMEOUT = 120.0
 LOOK_PAUSES = (0.0, 1.0, 3.0)
 FIREWALL = "tradingbot-firewall.service"
 ENGINE = "docker.service"
-# Of nginx in its container.
-PLAIN_PORT = 8080
 
 
 def rules(stack: Stack, _: argparse.Namespace) -> int:
@@ -53,7 +51,7 @@ def is_second(stack: Stack, address: str) -> bool:
     """Return whether a second nginx has an address."""
     if not engine_runs():
         # Not asked: its socket would start it. Containers may run without it (live-restore).
-        return stack_network.connects(address, PLAIN_PORT)
+        return stack_network.connects(address, stack_services.NGINX_PORT)
     there = [one for one in stack.containers(one_offs=True) if stack_services.is_second_nginx(one)]
     return address in {net.get("IPAddress") for one in there for net in stack_network.networks(one)}
 

@@ -6,7 +6,8 @@ from uuid import UUID
 
 _PREFIX = "tb"
 _LENGTH = 30
-# Names for so many parts fit.
+# Between the name of the first order and the number of one that goes on with it. Names for so many parts fit.
+PART = "-"
 MOST_PARTS = 999
 
 
@@ -22,12 +23,12 @@ def for_key(user_id: UUID, key: str) -> str:
 
 def for_part(name: str, number: int) -> str:
     """Return the name of the order that goes on, for the `number`-th time, with what the named one closes."""
-    return f"{name}-{number}"
+    return f"{name}{PART}{number}"
 
 
 def first_of(name: str) -> str:
     """Return the name of the order that the named one goes on with; that of a first one is its own."""
-    return name.partition("-")[0]
+    return name.partition(PART)[0]
 
 
 def _name(kind: str, cause: str) -> str:

@@ -23,7 +23,7 @@ from tradingbot.orders.repository import Case
 from tradingbot.outbox.models import OutboxRow
 from tradingbot.positions import service as positions
 from tradingbot.risk import service as risk
-from tradingbot.risk.evaluate import NEVER_OF_EXITS, RefusalReason, evaluate
+from tradingbot.risk.evaluate import ENTRY_RULES, RefusalReason, evaluate
 from tradingbot.risk.models import Rule
 from tradingbot.risk.sizing import (
     OrderIntent,
@@ -140,7 +140,7 @@ class Decider:
                 return None
             refusal = await switched_off(changes, case.user_active, case.strategy, case.signal)
             account = await _account(changes, case.strategy)
-            never = refusal if refusal is not None and refusal.rule not in NEVER_OF_EXITS else None
+            never = refusal if refusal is not None and refusal.rule not in ENTRY_RULES else None
             never = never or forbidden(account, self._settings)
             if never is not None:
                 await refuse(changes, case.signal, refusal or never)
@@ -285,7 +285,7 @@ def _what_still_closes(
     if against.refusal is None and exit_of(signal, held) is None:
         # The newer target asks for the same direction, or closes by itself.
         return None
-    if against.refusal is not None and against.refusal.rule not in NEVER_OF_EXITS:
+    if against.refusal is not None and against.refusal.rule not in ENTRY_RULES:
         return None
     closing = closing_part(intent, held)
     return None if closing is None or closing.quantity < market.dust else closing

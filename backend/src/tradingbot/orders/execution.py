@@ -48,7 +48,7 @@ class Executor:
         )
 
     async def work(self, row: OutboxRow) -> Outcome:
-        """Gives what came of the row; people are told of an exit that does not get out.
+        """Return what came of the row; people are told of an exit that does not get out.
 
         Raises:
             UnavailableError: PostgreSQL is away; nothing is lost by that.
@@ -114,18 +114,17 @@ class Executor:
         """Return the symbol of a row that may close what is held."""
         async with self._changing.transaction() as changes:
             session = changes.session
+            order = None
             if row.order_id is not None:
                 order = await repository.find(session, row.order_id)
-            else:
-                order = (
-                    None if row.signal_id is None else await repository.find_of_signal(session, row.signal_id)
-                )
+            elif row.signal_id is not None:
+                order = await repository.find_of_signal(session, row.signal_id)
             if order is None:
                 return await _exit_of(changes, row)
         return await self.placer.stuck(order)
 
     async def _give_up(self, row: OutboxRow, reason: str) -> Outcome:
-        """Gives up where nothing was sent, but for exits; what may be at the exchange is never given up."""
+        """Give up where nothing was sent, but for exits; what may be at the exchange is never given up."""
         async with self._changing.transaction() as changes:
             session = changes.session
             order_id = row.order_id

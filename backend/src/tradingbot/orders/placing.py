@@ -41,7 +41,7 @@ from tradingbot.orders.repository import Placement
 from tradingbot.orders.states import may_become
 from tradingbot.positions import service as positions
 from tradingbot.risk import service as risk
-from tradingbot.risk.evaluate import NEVER_OF_EXITS, RefusalReason, evaluate
+from tradingbot.risk.evaluate import ENTRY_RULES, RefusalReason, evaluate
 from tradingbot.risk.models import Rule
 from tradingbot.signals.models import Signal, SignalStatus
 from tradingbot.strategies.models import Strategy
@@ -201,7 +201,7 @@ class Placer:
         if placement is None:
             return DONE
         async with self._exchanges.of(placement.account) as exchange:
-            _limits, least, _available = await self._sellable(exchange, last)
+            _, least = await self._least_exit(exchange, last)
         async with self._changing.transaction() as changes:
             if left.orders > client_order_id.MOST_PARTS and left.quantity >= least:
                 text = f"{left.orders} orders did not close it: close what is left by hand"
@@ -313,14 +313,14 @@ class Placer:
         limit = strategy.max_alert_age or self._settings.webhook_max_age
         if refusal is None and placement.age > limit:
             refusal = stale(placement.age, limit)
-        if refusal is not None and placement.order.reduce_only and refusal.rule in NEVER_OF_EXITS:
+        if refusal is not None and placement.order.reduce_only and refusal.rule in ENTRY_RULES:
             return None
         return refusal
 
     async def _cut(self, changes: Changes, placement: Placement, refusal: RefusalReason) -> bool:
         """Leave of an order that may not be sent what it closes; return whether there is any."""
         order, signal, session = placement.order, placement.signal, changes.session
-        if refusal.rule not in NEVER_OF_EXITS:
+        if refusal.rule not in ENTRY_RULES:
             return False
         await repository.lock(session, order.id)
         quantity = await exits.closes(session, order)
@@ -416,7 +416,8 @@ class Placer:
         """Leave of a refused order what it closes, to be sent again; None if it closes nothing."""
         if not await self.stuck(order):
             return None
-        limits, least, available = await self._sellable(exchange, order)
+        limits, least = await self._least_exit(exchange, order)
+        available = None if limits.shorts else await self._available(exchange, order)
         if not limits.shorts and "NOTIONAL" in reason:
             # By the exchange's own price: Binance takes the average of some minutes.
             least = to_scale(ARITHMETIC.multiply(least, _MARGIN_OF_VALUE))
@@ -447,20 +448,24 @@ class Placer:
                     await _close_only(changes, order.signal_id, reason)
         return Later(reason, stuck=order.symbol) if target == OrderState.NEW else DONE
 
-    async def _sellable(
-        self, exchange: Exchange, order: Order
-    ) -> tuple[MarketLimits, Decimal, Decimal | None]:
-        """Return the market's limits, the least quantity of an exit, and, on spot, what there is to sell."""
-        timeout = self._exchanges.timeout
-        limits, price, available = MarketLimits(), None, None
+    async def _least_exit(self, exchange: Exchange, order: Order) -> tuple[MarketLimits, Decimal]:
+        """Return the market's limits and the least quantity of an exit, as far as the exchange says them."""
+        limits, price = MarketLimits(), None
         try:
-            limits = await ask(exchange.limits(order.symbol), timeout)
+            limits = await ask(exchange.limits(order.symbol), self._exchanges.timeout)
             if not limits.shorts:
-                price = await ask(exchange.price(order.symbol), timeout)
-                available = await ask(exchange.holding(order.symbol), timeout)
+                price = await ask(exchange.price(order.symbol), self._exchanges.timeout)
+        except ExchangeError as error:
+            log.warning("an exchange does not say what it takes", reason=str(error))
+        return limits, limits.min_exit(price)
+
+    async def _available(self, exchange: Exchange, order: Order) -> Decimal | None:
+        """Return what of the symbol the account can sell, None if the exchange does not say."""
+        try:
+            return await ask(exchange.holding(order.symbol), self._exchanges.timeout)
         except ExchangeError as error:
             log.warning("an exchange does not say what can be sold", reason=str(error))
-        return limits, limits.min_exit(price), available
+            return None
 
     async def _unknown(self, order: Order, account: ExchangeAccount, reason: str) -> Outcome:
         async with self._changing.transaction() as changes:

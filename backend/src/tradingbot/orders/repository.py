@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from tradingbot.exchanges.models import ExchangeAccount, Mode
+from tradingbot.orders.client_order_id import PART
 from tradingbot.orders.models import OPEN_STATES, Order, OrderState
 from tradingbot.orders.states import sources
 from tradingbot.outbox.models import OutboxRow
@@ -150,7 +151,7 @@ async def parts(session: AsyncSession, first: Order) -> Sequence[Order]:
     statement = select(Order).where(
         Order.strategy_id == first.strategy_id,
         Order.created_at >= first.created_at,
-        Order.client_order_id.startswith(f"{first.client_order_id}-"),
+        Order.client_order_id.startswith(first.client_order_id + PART),
     )
     statement = statement.order_by(func.length(Order.client_order_id), Order.client_order_id)
     return (await session.execute(statement.execution_options(populate_existing=True))).scalars().all()
@@ -344,7 +345,8 @@ async def requeue_forgotten(session: AsyncSession, seconds: float) -> Sequence[U
     queued = (
         select(first.id)
         .join(OutboxRow, or_(OutboxRow.order_id == first.id, OutboxRow.signal_id == first.signal_id))
-        .where(first.client_order_id.in_((name, func.split_part(name, "-", 1))))
+        .where(first.user_id == Order.user_id)
+        .where(first.client_order_id.in_((name, func.split_part(name, PART, 1))))
         .correlate(Order)
         .exists()
     )

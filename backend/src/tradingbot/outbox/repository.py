@@ -25,8 +25,7 @@ _DUE = """
         )
         UNION ALL
         SELECT following.* FROM heads CROSS JOIN LATERAL (
-            SELECT strategy_id, symbol, id, available_at FROM outbox
-            WHERE {next}
+            SELECT strategy_id, symbol, id, available_at FROM outbox WHERE {following}
             ORDER BY strategy_id, symbol, id LIMIT 1
         ) AS following
     ), due AS (
@@ -48,25 +47,25 @@ _DUE = """
             )
         ORDER BY id OFFSET 0
     )
+    {take}
 """
-# The lock is tried row by row, from the oldest on, and only until one is got: OFFSET 0 keeps the planner from
-# trying it earlier.
 _LOCK_A_STRATEGY = text(
-    """
-    DUE
-    SELECT strategy_id FROM due
-    WHERE pg_try_advisory_xact_lock(hashtextextended('outbox:' || strategy_id, 0))
-    LIMIT 1
-    """.replace(
-        "DUE", _DUE.format(first="true", next="(strategy_id, symbol) > (heads.strategy_id, heads.symbol)")
+    _DUE.format(
+        first="true",
+        following="(strategy_id, symbol) > (heads.strategy_id, heads.symbol)",
+        # Row by row, from the oldest on, and only until one lock is got: OFFSET 0 keeps the planner from
+        # trying it earlier.
+        take="""
+            SELECT strategy_id FROM due
+            WHERE pg_try_advisory_xact_lock(hashtextextended('outbox:' || strategy_id, 0)) LIMIT 1
+        """,
     )
 )
 _OLDEST = text(
-    "DUE SELECT id FROM due ORDER BY id LIMIT 1".replace(
-        "DUE",
-        _DUE.format(
-            first="strategy_id = :strategy_id", next="strategy_id = :strategy_id AND symbol > heads.symbol"
-        ),
+    _DUE.format(
+        first="strategy_id = :strategy_id",
+        following="strategy_id = :strategy_id AND symbol > heads.symbol",
+        take="SELECT id FROM due ORDER BY id LIMIT 1",
     )
 )
 

@@ -26,7 +26,7 @@ from tradingbot.risk.models import Rule
 from tradingbot.strategies.symbols import allows
 
 # What these rules say of a signal is said of what it opens, never of what it closes.
-NEVER_OF_EXITS = frozenset(Rule) - {Rule.STRATEGY_OFF, Rule.LIVE_FORBIDDEN}
+ENTRY_RULES = frozenset(Rule) - {Rule.STRATEGY_OFF, Rule.LIVE_FORBIDDEN}
 
 # Columns hold less than 1e20; the rest is room for sums of many orders.
 LARGEST = Decimal(10) ** 15

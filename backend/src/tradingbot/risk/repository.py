@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tradingbot.core.pagination import Cursor
+from tradingbot.orders.client_order_id import PART
 from tradingbot.orders.models import Fill, Order
 from tradingbot.risk.models import Refusal, Rule
 from tradingbot.signals.models import Signal
@@ -52,7 +53,7 @@ async def count_orders(session: AsyncSession, strategy_id: UUID, window: timedel
     statement = select(func.count()).where(
         Order.strategy_id == strategy_id,
         Order.created_at > func.clock_timestamp() - window,
-        Order.client_order_id.not_like("%-%"),
+        ~Order.client_order_id.contains(PART),
     )
     return (await session.execute(statement)).scalar_one()
 
