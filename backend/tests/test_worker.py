@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import delete, text, update
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tests.conftest import execute
@@ -19,6 +20,7 @@ from tests.stub_exchange import Fault, StubExchange
 from tradingbot.core.errors import UnavailableError
 from tradingbot.core.settings import Settings
 from tradingbot.core.tasks import stop
+from tradingbot.orders import repository as order_repository
 from tradingbot.orders.models import OrderState
 from tradingbot.orders.outcome import no_steps
 from tradingbot.outbox import repository as outbox
@@ -349,8 +351,8 @@ async def test_a_claim_costs_no_more_behind_many_rows(desk: Desk, owner_url: str
         await session.execute(text(_MANY_ROWS))
     await desk.queue(first, symbol="ETHUSDT")
     await desk.queue(second)
+    await asyncio.to_thread(execute, owner_url, "ANALYZE outbox")
     async with desk.database.transaction() as session:
-        await session.execute(text("ANALYZE outbox"))
         for name in ("_LOCK_A_STRATEGY", "_OLDEST"):
             statement = text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {getattr(outbox, name)}")
             values = {} if name == "_LOCK_A_STRATEGY" else {"strategy_id": first}
@@ -366,6 +368,45 @@ async def test_a_claim_costs_no_more_behind_many_rows(desk: Desk, owner_url: str
             await outbox.finish(session, row.id)
         assert await outbox.claim(session) is None
     assert claimed == [(first, "ETHUSDT"), (second, "BTCUSDT")]
+
+
+# One signal, sent again and again.
+_MANY_SIGNALS = """
+WITH more AS (
+    INSERT INTO signals (user_id, strategy_id, dedup_key, symbol, action, received_at, payload)
+    SELECT user_id, strategy_id, number::text, symbol, action, received_at, payload
+    FROM signals, generate_series(1, 10000) AS number
+    RETURNING id, strategy_id, symbol
+)
+INSERT INTO outbox (task, strategy_id, symbol, signal_id) SELECT 'signal', strategy_id, symbol, id FROM more
+"""
+
+
+def rows_read(plan: dict[str, Any]) -> int:
+    """Return how many rows of tables a plan has read."""
+    rows = (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"]
+    return (int(rows) if "Relation Name" in plan else 0) + sum(map(rows_read, plan.get("Plans", [])))
+
+
+async def test_what_supersedes_a_signal_is_not_looked_for_in_the_whole_queue(
+    desk: Desk, owner_url: str
+) -> None:
+    strategy = await desk.strategy()
+    signal = await desk.signal(await desk.queue(strategy, "close"))
+    async with desk.database.transaction() as session:
+        await session.execute(text(_MANY_SIGNALS))
+    await asyncio.to_thread(execute, owner_url, "ANALYZE outbox, signals")
+    newer = order_repository._newer_targets(signal, 0)
+    sql = newer.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})
+    async with desk.database.transaction() as session:
+        statement = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}")
+        plan = (await session.execute(statement)).scalar_one()[0]["Plan"]
+        assert 0 < rows_read(plan) < 500, plan
+        assert not await order_repository.has_newer_target(session, signal, 0)
+    await desk.queue(strategy, None, market_position="flat")
+    last = max(row.id for row in await desk.all(OutboxRow))
+    async with desk.database.transaction() as session:
+        assert await order_repository.has_newer_target(session, signal, last - 50)
 
 
 async def test_rows_of_a_version_that_knows_no_symbol_keep_the_order_of_their_strategy(desk: Desk) -> None:

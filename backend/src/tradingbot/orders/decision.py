@@ -145,6 +145,11 @@ class Decider:
             if never is not None:
                 await refuse(changes, case.signal, refusal or never)
                 return None
+            if is_exit(case.signal) and not await _holds(changes, case.signal):
+                # Where nothing is held no exchange is asked, and no other transaction made.
+                reason = _reached(Decimal(0), case.signal)
+                await _conclude_without_order(changes, case.signal, SignalStatus.NOTHING_TO_DO, reason)
+                return None
             against = None if refusal is None else Objection(refusal)
             if against is None and await self._is_superseded(changes, case.signal, row.id):
                 against = Objection()
@@ -326,13 +331,22 @@ def _nothing_to_do(signal: Signal, held: Decimal, wanted: Wanted, market: Market
             f"what is held, {plain(held)} {signal.symbol}, is dust: {plain(market.dust)} is the least order"
         )
     if intent is None:
-        return wanted.note or f"{plain(held)} {signal.symbol} is what the signal asks for"
+        return wanted.note or _reached(held, signal)
     has_target = signal.market_position is not None or is_exit(signal)
     least = market.dust if reduces else market.limits.min_order(market.price)
     if has_target and held != 0 and intent.quantity < least:
         missing = f"{plain(intent.quantity)} {signal.symbol}"
         return f"{missing} is missing to what the signal asks for, and {plain(least)} is the least order"
     return None
+
+
+def _reached(held: Decimal, signal: Signal) -> str:
+    return f"{plain(held)} {signal.symbol} is what the signal asks for"
+
+
+async def _holds(changes: Changes, signal: Signal) -> bool:
+    """Return whether the strategy holds anything of the signal's symbol, or has open orders in it."""
+    return any(await repository.exposure(changes.session, signal.strategy_id, signal.symbol))
 
 
 async def _account(changes: Changes, strategy: Strategy) -> ExchangeAccount:

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, DateTime, cast, exists, func, or_, select, text, update
+from sqlalchemy import ColumnElement, DateTime, Select, cast, exists, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -23,6 +23,8 @@ from tradingbot.users.models import User
 
 # Sent, and not known to be over.
 _UNDER_WAY = (OrderState.SUBMITTED, OrderState.PARTIALLY_FILLED, OrderState.UNKNOWN)
+# Rows behind a signal's own. Where a newer target is further away the older one is traded, too.
+_LOOK_AHEAD = 100
 
 
 class Case(NamedTuple):
@@ -84,20 +86,34 @@ async def case(
 async def has_newer_target(
     session: AsyncSession, signal: Signal, row_id: int, *conditions: ColumnElement[bool]
 ) -> bool:
-    """Tells whether a target position for the signal's symbol is queued behind its row."""
-    statement = (
-        select(OutboxRow.id)
-        .join(Signal, Signal.id == OutboxRow.signal_id)
+    """Return whether a target position for the signal's symbol is among the rows next behind its own."""
+    return (await session.execute(_newer_targets(signal, row_id, *conditions))).first() is not None
+
+
+def _newer_targets(signal: Signal, row_id: int, *conditions: ColumnElement[bool]) -> Select[Any]:
+    # Plain buys and sells are no targets: behind a flood of them a whole queue would be read for each.
+    behind = (
+        select(OutboxRow.signal_id)
         .where(
             OutboxRow.strategy_id == signal.strategy_id,
+            OutboxRow.symbol.in_(("", signal.symbol)),
             OutboxRow.id > row_id,
+        )
+        .limit(_LOOK_AHEAD)
+        .subquery()
+    )
+    # A value for each row: with EXISTS or a join the planner may read all signals once.
+    target = (
+        select(Signal.id)
+        .where(
+            Signal.id == behind.c.signal_id,
             Signal.symbol == signal.symbol,
             Signal.market_position.is_not(None),
             *conditions,
         )
-        .limit(1)
+        .scalar_subquery()
     )
-    return (await session.execute(statement)).first() is not None
+    return select(behind.c.signal_id).where(target.is_not(None)).limit(1)
 
 
 async def decide_signal(
