@@ -10,7 +10,6 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import delete, text, update
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tests.conftest import execute
@@ -397,7 +396,7 @@ async def test_what_supersedes_a_signal_is_not_looked_for_in_the_whole_queue(
         await session.execute(text(_MANY_SIGNALS))
     await asyncio.to_thread(execute, owner_url, "ANALYZE outbox, signals")
     newer = order_repository._newer_targets(signal, 0)
-    sql = newer.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})
+    sql = newer.compile(dialect=desk.database.engine.dialect, compile_kwargs={"literal_binds": True})
     async with desk.database.transaction() as session:
         statement = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}")
         plan = (await session.execute(statement)).scalar_one()[0]["Plan"]
