@@ -27,6 +27,8 @@ from tradingbot.risk.halts import Target
 from tradingbot.risk.models import Rule
 from tradingbot.strategies.models import Strategy
 
+# What is asked at once may take its time on a busy machine.
+pytestmark = pytest.mark.usefixtures("unhurried")
 D = Decimal
 API = "/api/v1"
 

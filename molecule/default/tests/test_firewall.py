@@ -128,7 +128,7 @@ def test_one_address_has_so_many_connections_and_the_others_go_on(
 
     for _ in range(2):
         # What another one has closed just now counts until the host has closed it too.
-        wait_until(has_all, "one address has all connections that it may have", seconds=10)
+        wait_until(has_all, 10, "one address has all connections that it may have")
     assert max(counts) == 64, counts
     answer = requests.get(f"{https_url}/api/v1/health", verify=False, timeout=5)
     assert answer.status_code == 200
