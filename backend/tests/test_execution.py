@@ -239,6 +239,36 @@ async def test_exits_are_late_rather_than_never(desk: Desk, bench: Bench, column
     assert (await desk.orders())[1].reduce_only
 
 
+@pytest.mark.parametrize(
+    "columns", [{"action": "close"}, {"action": None, "market_position": "flat"}], ids=["close", "flat"]
+)
+async def test_an_exit_where_nothing_is_held_asks_no_exchange(
+    desk: Desk, bench: Bench, columns: dict[str, Any]
+) -> None:
+    bench.exchange.prices.append("nonsense")
+    signal_id = await desk.queue(await desk.strategy(), price=None, **columns)
+    await bench.work()
+    signal = await desk.signal(signal_id)
+    assert signal.status == SignalStatus.NOTHING_TO_DO
+    assert signal.status_reason == "0 BTCUSDT is what the signal asks for"
+    assert list(bench.exchange.prices) == ["nonsense"]
+
+
+async def test_an_exit_waits_for_an_open_entry_that_has_bought_nothing_yet(desk: Desk, bench: Bench) -> None:
+    bench.exchange.script.append("open")
+    strategy = await desk.strategy()
+    await desk.queue(strategy)
+    await bench.turn()
+    close = await desk.queue(strategy, "close")
+    await bench.turn()
+    assert (await desk.signal(close)).status == SignalStatus.QUEUED
+    order = await desk.order()
+    bench.exchange.fill(order.client_order_id, order.quantity)
+    await bench.work()
+    assert (await desk.signal(close)).status == SignalStatus.ORDERED
+    assert await desk.held(strategy) == 0
+
+
 async def test_a_newer_target_supersedes_older_ones_but_no_plain_order_and_no_exit(
     desk: Desk, bench: Bench
 ) -> None:

@@ -403,9 +403,14 @@ async def test_what_supersedes_a_signal_is_not_looked_for_in_the_whole_queue(
         assert 0 < rows_read(plan) < 500, plan
         assert not await order_repository.has_newer_target(session, signal, 0)
     await desk.queue(strategy, None, market_position="flat")
-    last = max(row.id for row in await desk.all(OutboxRow))
+    elsewhere = await desk.signal(await desk.queue(strategy, "close", symbol="ETHUSDT"))
+    last = max(row.id for row in await desk.all(OutboxRow, OutboxRow.symbol == signal.symbol))
     async with desk.database.transaction() as session:
         assert await order_repository.has_newer_target(session, signal, last - 50)
+        # So it is with a row of a version that knows no symbol.
+        await session.execute(update(OutboxRow).where(OutboxRow.id == last).values(symbol=""))
+        assert await order_repository.has_newer_target(session, signal, last - 50)
+        assert not await order_repository.has_newer_target(session, elsewhere, last - 50)
 
 
 async def test_rows_of_a_version_that_knows_no_symbol_keep_the_order_of_their_strategy(desk: Desk) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar, trust_as_template
@@ -31,7 +32,7 @@ def _compile_once(environment: jinja2.Environment, source: Any, *arguments: Any)
 
 
 # Each Templar has an environment of its own, and no cache of another.
-jinja2.Environment.compile = _compile_once  # type: ignore[assignment, method-assign] # for tests alone: no seam
+pytest.MonkeyPatch().setattr(jinja2.Environment, "compile", _compile_once)
 
 
 @cache

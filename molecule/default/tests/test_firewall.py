@@ -123,7 +123,8 @@ def test_one_address_has_so_many_connections_and_the_others_go_on(
 
     def has_all() -> bool:
         crowd = neighbour(["python3", "-c", CROWD, host_address, "100"])
-        counts.append(int(crowd.stdout or 0))
+        assert crowd.returncode == 0, crowd.stderr
+        counts.append(int(crowd.stdout))
         return counts[-1] == 64
 
     for _ in range(2):
