@@ -55,6 +55,7 @@ def up() -> None:
     # Several scenarios may start at once; one of them builds, the others wait.
     with only_one():
         registry.ensure()
+        engine.weigh_containers()
         machine.write_ansible_vars()
 
 

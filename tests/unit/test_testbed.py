@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.testbed import base, demo, images, machine, shell
+from tests.testbed import base, demo, engine, images, machine, shell
 
 DEB822 = """\
 Types: deb
@@ -96,6 +96,20 @@ def test_digest_changes_with_name_content_and_extra(tmp_path: Path) -> None:
     assert len({first, base.digest(tmp_path / "b"), base.digest(tmp_path / "a", extra="y"), base.digest()}) == 4
     (tmp_path / "a").write_text("y")
     assert base.digest(tmp_path / "a") != first
+
+
+@pytest.mark.parametrize(("managed", "weight"), [(False, "4096"), (True, "1024")])
+def test_containers_weigh_more_only_where_nobody_else_weighs_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, managed: bool, weight: str
+) -> None:
+    shares = tmp_path / "cpu.shares"
+    monkeypatch.setattr(engine, "CPU_SHARES", shares)
+    monkeypatch.setattr(engine, "has_service_manager", lambda: managed)
+    engine.weigh_containers()
+    assert not shares.exists()
+    shares.write_text("1024")
+    engine.weigh_containers()
+    assert shares.read_text() == weight
 
 
 def test_every_stand_in_has_a_recipe_and_a_line_in_its_contract() -> None:
