@@ -413,6 +413,22 @@ async def test_what_supersedes_a_signal_is_not_looked_for_in_the_whole_queue(
         assert not await order_repository.has_newer_target(session, elsewhere, last - 50)
 
 
+async def test_a_row_that_comes_back_at_once_lets_others_go_first(desk: Desk) -> None:
+    """Or an entry that an exchange asks to repeat at once would keep the exits of other markets back."""
+    first, second = await desk.strategy(), await desk.strategy()
+    await desk.queue(first, symbol="ETHUSDT")
+    await desk.queue(first)
+    await desk.queue(second)
+    turns = []
+    for _ in range(6):
+        async with desk.database.transaction() as session:
+            row = await outbox.claim(session)
+            assert row is not None
+            turns.append((row.strategy_id, row.symbol))
+            await outbox.postpone(session, row.id, 0, 1, "not now")
+    assert turns == [(first, "ETHUSDT"), (first, "BTCUSDT"), (second, "BTCUSDT")] * 2
+
+
 async def test_rows_of_a_version_that_knows_no_symbol_keep_the_order_of_their_strategy(desk: Desk) -> None:
     strategy = await desk.strategy()
     for symbol in ("BTCUSDT", "ETHUSDT", "SOLUSDT"):
@@ -438,3 +454,26 @@ async def test_rows_of_a_version_that_knows_no_symbol_keep_the_order_of_their_st
     async with desk.database.transaction() as session:
         await outbox.finish(session, before)
     assert await claimed_while_waits(unnamed) is None
+
+
+async def test_rows_of_a_version_that_knows_no_symbol_go_by_their_ids_also_when_they_come_back(
+    desk: Desk,
+) -> None:
+    strategy = await desk.strategy()
+    for symbol in ("BTCUSDT", "ETHUSDT", "SOLUSDT"):
+        await desk.queue(strategy, symbol=symbol)
+    rows = sorted(await desk.all(OutboxRow), key=lambda row: row.id)
+    async with desk.database.transaction() as session:
+        await session.execute(update(OutboxRow).where(OutboxRow.id == rows[1].id).values(symbol=""))
+        # The first of them became due last.
+        for number, row in enumerate(rows):
+            due = text(f"now() - interval '{number + 1} seconds'")
+            await session.execute(update(OutboxRow).where(OutboxRow.id == row.id).values(available_at=due))
+    turns = []
+    for _ in rows:
+        async with desk.database.transaction() as session:
+            claimed = await outbox.claim(session)
+            assert claimed is not None
+            turns.append(claimed.id)
+            await outbox.finish(session, claimed.id)
+    assert turns == [row.id for row in rows]

@@ -15,7 +15,8 @@ _CLAIM_ROUNDS = 3
 
 # The oldest row of each strategy and symbol, found by skipping from one to the next in the index: the cost is
 # that of their number, not of the number of rows. Only such a row is worked on, so an exit that does not get
-# out, or an order of unknown fate, keeps back its own market and no other. A row without a symbol is of a
+# out, or an order of unknown fate, keeps back its own market and no other. Who has waited longest goes first:
+# by their ids, a row that comes back at once would keep all younger ones back. A row without a symbol is of a
 # version that did not know it: it keeps back all later ones of its strategy, and waits for all earlier ones.
 _DUE = """
     WITH RECURSIVE heads AS (
@@ -45,7 +46,13 @@ _DUE = """
                         AND earlier.id < heads.id AND earlier.available_at > now()
                 )
             )
-        ORDER BY id OFFSET 0
+        ORDER BY
+            CASE WHEN NOT EXISTS (
+                SELECT FROM heads AS unnamed
+                WHERE unnamed.strategy_id = heads.strategy_id AND unnamed.symbol = ''
+            ) THEN available_at END NULLS FIRST,
+            id
+        OFFSET 0
     )
     {take}
 """
@@ -65,7 +72,7 @@ _OLDEST = text(
     _DUE.format(
         first="strategy_id = :strategy_id",
         following="strategy_id = :strategy_id AND symbol > heads.symbol",
-        take="SELECT id FROM due ORDER BY id LIMIT 1",
+        take="SELECT id FROM due LIMIT 1",
     )
 )
 
@@ -99,7 +106,7 @@ async def add(
 
 
 async def claim(session: AsyncSession) -> OutboxRow | None:
-    """Takes the oldest row of a strategy that nobody works for; None if there is none.
+    """Takes the row that has waited longest, of a strategy that nobody works for; None if there is none.
 
     A row is taken when it is due and the oldest of its strategy and symbol.
 
