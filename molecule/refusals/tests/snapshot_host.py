@@ -33,7 +33,8 @@ COMMANDS = {
     "packages": "dpkg-query --show --showformat='${Package} ${Version} ${db:Status-Abbrev}\n'",
     "ruleset": "nft --stateless --terse list ruleset",
     "unit files": "systemctl list-unit-files --no-legend --no-pager",
-    "units": "systemctl list-units --type=service,socket,timer,mount --state=active --plain --no-legend --no-pager",
+    # systemd hears of a mount some time after it is there, so mounts are asked of the kernel below.
+    "units": "systemctl list-units --type=service,socket,timer --state=active --plain --no-legend --no-pager",
     "listeners": "ss --listening --tcp --numeric --no-header",
     # Whether a cable is in, and with it IPv6's own addresses of a link, follows with some delay.
     "addresses": "ip -4 -oneline address",
