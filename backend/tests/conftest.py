@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -55,6 +56,12 @@ class Account(NamedTuple):
     def headers(self) -> dict[str, str]:
         """Headers that a reader sends."""
         return {"X-API-Key": self.api_key}
+
+
+@pytest.fixture(autouse=True)
+def log_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A level that a test sets, as every command does, ends with the test."""
+    monkeypatch.setattr("tradingbot.core.logging._threshold", logging.INFO)
 
 
 def execute(url: str, *statements: str) -> None:
