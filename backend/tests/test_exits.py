@@ -26,6 +26,7 @@ from tradingbot.orders import client_order_id
 from tradingbot.orders import repository as orders
 from tradingbot.orders.models import Order, OrderState
 from tradingbot.orders.service import request_cancel
+from tradingbot.outbox import repository as outbox
 from tradingbot.outbox.models import OutboxRow
 from tradingbot.positions import closing, reading
 from tradingbot.positions.models import Position
@@ -806,3 +807,119 @@ async def test_a_close_by_hand_is_never_too_late_and_goes_on_until_flat(
         await session.execute(long_ago)
     await desk.until_idle()
     assert await desk.held(strategy) == 0
+
+
+async def close(desk: Desk, key: str = "key") -> Order:
+    """Closes the only position by hand."""
+    (position,) = await desk.all(Position)
+    async with desk.database.transaction() as session:
+        return await closing.close(session, desk.user_id, position.id, key)
+
+
+async def test_a_close_by_hand_goes_before_what_is_queued(desk: Desk, settings: Settings) -> None:
+    strategy = await spot(desk)
+    other = await spot(desk)
+    async with working_here(settings):
+        await queue(desk, strategy, "long", "1")
+        await desk.until_idle()
+    for place in (other, strategy):
+        for _ in range(3):
+            await queue(desk, place, "buy", "0.01")
+    order = await close(desk)
+    async with desk.database.transaction() as session:
+        row = await outbox.claim(session)
+        assert row is not None
+        assert row.order_id == order.id
+        # And so does the request to cancel it.
+        await outbox.finish(session, row.id)
+        await request_cancel(session, desk.user_id, order.id)
+        row = await outbox.claim(session)
+        assert row is not None
+        assert (row.task, row.order_id) == ("cancel", order.id)
+
+
+async def has_state(desk: Desk, number: int, state: OrderState) -> bool:
+    orders = await desk.orders()
+    return len(orders) > number and orders[number].state == state
+
+
+async def was_told(told: list[tuple[str, str]], words: str) -> bool:
+    return any(words in text for _, text in told)
+
+
+SILENT = Fault("answer", method="GET", times=FOREVER)
+
+
+async def test_a_close_by_hand_overtakes_an_entry_of_unknown_fate(
+    desk: Desk, stub: StubExchange, say: Say
+) -> None:
+    strategy = await spot(desk)
+    await say(strategy, "long", "1")
+    stub.faults.add(replace(SILENT))
+    stub.faults.add(Fault("drop"))
+    await queue(desk, strategy, "buy", "2")
+    await until(lambda: has_state(desk, 1, OrderState.UNKNOWN))
+    closing_order = await close(desk)
+    await until(lambda: has_state(desk, 2, OrderState.FILLED))
+    assert await desk.held(strategy) == 0
+    stub.faults.clear()
+    await desk.until_idle()
+    entry = (await desk.orders())[1]
+    assert entry.state == OrderState.CANCELLED
+    assert entry.cancel_requested_at is not None
+    assert await desk.held(strategy) == 0
+    assert stub.account.counts()[closing_order.client_order_id] == 1
+
+
+async def test_a_close_by_hand_waits_for_an_exit_of_unknown_fate(
+    desk: Desk, stub: StubExchange, say: Say, told: list[tuple[str, str]]
+) -> None:
+    """Both together would sell coins that are not the strategy's."""
+    strategy = await spot(desk)
+    await say(strategy, "long", "1")
+    stub.account.balances["BTC"] += 5
+    stub.faults.add(replace(SILENT))
+    stub.faults.add(Fault("drop", "after"))
+    await queue(desk, strategy, "flat")
+    await until(lambda: has_state(desk, 1, OrderState.UNKNOWN))
+    await close(desk)
+    with pytest.raises(ConflictError, match="A close by hand is under way"):
+        await close(desk, "another")
+    await until(lambda: was_told(told, "an earlier order may still close it"))
+    stub.faults.clear()
+    await desk.until_idle()
+    assert [order.state for order in (await desk.orders())[1:]] == [OrderState.FILLED, OrderState.CANCELLED]
+    assert (await desk.orders())[2].reason == "nothing is left to close"
+    assert await desk.held(strategy) == 0
+    assert len(stub.posts()) == 2
+
+
+async def test_a_close_by_hand_takes_the_place_of_an_exit_that_does_not_get_out(
+    desk: Desk, stub: StubExchange, say: Say
+) -> None:
+    strategy = await spot(desk)
+    await say(strategy, "long", "1")
+    stub.faults.add(replace(REFUSALS[0], times=2))
+    async with desk.database.transaction() as session:
+        await session.execute(update(Strategy).values(max_alert_age=60))
+    await queue(desk, strategy, "flat")
+    await until(lambda: has_posts(stub, 2))
+    await close(desk)
+    await desk.until_idle()
+    assert await desk.held(strategy) == 0
+    assert sum(order.filled_quantity for order in (await desk.orders())[1:]) == 1
+
+
+async def test_a_close_by_hand_closes_what_was_bought_since(desk: Desk, settings: Settings) -> None:
+    strategy = await spot(desk)
+    async with working_here(settings):
+        await queue(desk, strategy, "buy", "1")
+        await desk.until_idle()
+    order = await close(desk)
+    async with desk.database.transaction() as session:
+        await session.execute(update(Position).values(quantity=D("1.5")))
+    async with working_here(settings):
+        await desk.until_idle()
+    assert await desk.held(strategy) == 0
+    closed = next(one for one in await desk.orders() if one.id == order.id)
+    assert (closed.quantity, closed.filled_quantity) == (D("1.5"), D("1.5"))

@@ -17,6 +17,7 @@ from tradingbot.orders.decision import Decider
 from tradingbot.orders.exchange_pool import ExchangePool
 from tradingbot.orders.models import OrderState
 from tradingbot.orders.outcome import DONE, Later, Outcome, Steps, no_steps
+from tradingbot.orders.overtaking import Overtaker
 from tradingbot.orders.placing import Placer, fail
 from tradingbot.outbox.models import OutboxRow, Task
 from tradingbot.positions import service as positions
@@ -43,6 +44,7 @@ class Executor:
         self._changing = tools.changing
         self._settings = tools.settings
         self.placer = Placer(tools.changing, tools.exchanges, tools.settings, tools.steps)
+        self._overtaker = Overtaker(tools.changing, self.placer)
         self._decider = Decider(
             tools.changing, tools.exchanges, self.placer, tools.registry, tools.settings, tools.steps
         )
@@ -90,13 +92,17 @@ class Executor:
             raise ValueError("a row of the outbox has nothing to work on")
         if row.task == Task.CANCEL:
             return self._cancel(row.order_id)
-        return self._place(row, row.order_id)
+        return self._order(row, row.order_id)
 
     async def _signal(self, row: OutboxRow, signal_id: UUID) -> Outcome:
         decision = await self._decider.decide(row, signal_id)
         if isinstance(decision, Later):
             return decision
         return DONE if decision is None else await self._place(row, decision)
+
+    async def _order(self, row: OutboxRow, order_id: UUID) -> Outcome:
+        instead = await self._overtaker.make_way(order_id)
+        return await self._place(row, order_id) if instead is None else instead
 
     async def _place(self, row: OutboxRow, order_id: UUID) -> Outcome:
         outcome = await self.placer.place(order_id, row.created_at)

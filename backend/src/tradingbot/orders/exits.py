@@ -42,7 +42,7 @@ async def closes(session: AsyncSession, order: Order) -> Decimal:
     Less what other open orders close already.
     """
     held = await positions.held_quantity(session, order.strategy_id, order.symbol)
-    if not _is_against(order, held):
+    if not is_against(order, held):
         return _ZERO
     pending = await positions.pending_of_side(session, order.strategy_id, order.symbol, Side(order.side))
     own = order.quantity - order.filled_quantity
@@ -63,7 +63,7 @@ async def left_of(session: AsyncSession, order_id: UUID) -> Left | None:
     if first is None:
         return None
     held = await positions.held_quantity(session, first.strategy_id, first.symbol)
-    if not _is_against(first, held):
+    if not is_against(first, held):
         return None
     orders = [first, *await repository.parts(session, first)]
     last = orders[-1]
@@ -108,5 +108,11 @@ async def go_on(session: AsyncSession, left: Left, least: Decimal) -> Order | No
     return order or await repository.find_by_client_order_id(session, first.user_id, name)
 
 
-def _is_against(order: Order, held: Decimal) -> bool:
+def is_by_hand(order: Order) -> bool:
+    """Return whether a person asked for the order: a close. A part of an exit has a name of its own kind."""
+    return order.signal_id is None and order.reduce_only and client_order_id.PART not in order.client_order_id
+
+
+def is_against(order: Order, held: Decimal) -> bool:
+    """Return whether the order brings what is held (signed) nearer to zero."""
     return held != 0 and (held > 0) == (order.side == Side.SELL)

@@ -324,7 +324,7 @@ class Placer:
             return False
         await repository.lock(session, order.id)
         quantity = await exits.closes(session, order)
-        cut = await repository.cut(session, order.id, quantity) if quantity else None
+        cut = await repository.resize(session, order.id, quantity) if quantity else None
         if cut is None:
             return False
         await changes.order(cut, placement.account.exchange)

@@ -15,7 +15,7 @@ from tradingbot.exchanges.models import ExchangeAccount, Mode
 from tradingbot.orders.client_order_id import PART
 from tradingbot.orders.models import OPEN_STATES, Order, OrderState
 from tradingbot.orders.states import sources
-from tradingbot.outbox.models import OutboxRow
+from tradingbot.outbox.models import OutboxRow, Priority
 from tradingbot.positions.models import Position
 from tradingbot.signals.models import Signal, SignalStatus
 from tradingbot.strategies.models import Strategy
@@ -96,6 +96,7 @@ def _newer_targets(signal: Signal, row_id: int, *conditions: ColumnElement[bool]
         select(OutboxRow.signal_id)
         .where(
             OutboxRow.strategy_id == signal.strategy_id,
+            OutboxRow.priority == Priority.NORMAL,
             OutboxRow.symbol.in_(("", signal.symbol)),
             OutboxRow.id > row_id,
         )
@@ -230,8 +231,8 @@ async def move(
     return (await session.execute(statement)).scalar_one_or_none()
 
 
-async def cut(session: AsyncSession, order_id: UUID, quantity: Decimal) -> Order | None:
-    """Leave of an order that was not sent what it closes."""
+async def resize(session: AsyncSession, order_id: UUID, quantity: Decimal) -> Order | None:
+    """Make of an order that was not sent one that closes so much."""
     statement = (
         update(Order)
         .where(Order.id == order_id, is_new())
@@ -299,6 +300,29 @@ async def under_way(session: AsyncSession, strategy_id: UUID, symbol: str) -> Se
         Order.strategy_id == strategy_id, Order.symbol == symbol, Order.state.in_(_UNDER_WAY)
     )
     return (await session.execute(statement.order_by(Order.created_at))).scalars().all()
+
+
+async def open_in_market(session: AsyncSession, order: Order) -> Sequence[Order]:
+    """Return the other open orders of the order's strategy in its symbol, the oldest first."""
+    statement = select(Order).where(
+        Order.strategy_id == order.strategy_id,
+        Order.symbol == order.symbol,
+        Order.state.in_(OPEN_STATES),
+        Order.id != order.id,
+    )
+    return (await session.execute(statement.order_by(Order.created_at))).scalars().all()
+
+
+async def open_exits(session: AsyncSession, strategy_id: UUID, symbol: str) -> Sequence[Order]:
+    """Return the strategy's open orders that only close, but those that shall be cancelled."""
+    statement = select(Order).where(
+        Order.strategy_id == strategy_id,
+        Order.symbol == symbol,
+        Order.state.in_(OPEN_STATES),
+        Order.reduce_only,
+        Order.cancel_requested_at.is_(None),
+    )
+    return (await session.execute(statement)).scalars().all()
 
 
 async def exposure(session: AsyncSession, strategy_id: UUID, symbol: str) -> tuple[Decimal, bool]:

@@ -16,7 +16,7 @@ from tradingbot.orders import client_order_id, repository
 from tradingbot.orders.models import FINAL_STATES, Order, Side
 from tradingbot.orders.schemas import OrderOut
 from tradingbot.outbox import repository as outbox
-from tradingbot.outbox.models import Task
+from tradingbot.outbox.models import Priority, Task
 from tradingbot.strategies.models import Strategy
 
 log = structlog.stdlib.get_logger("tradingbot.orders")
@@ -60,7 +60,9 @@ async def create_manual(session: AsyncSession, strategy: Strategy, wanted: Manua
     order = await repository.insert_once(session, values)
     if order is None:
         return await _stored(session, strategy, wanted, name)
-    await outbox.add(session, Task.ORDER, strategy.id, order.symbol, order_id=order.id)
+    await outbox.add(
+        session, Task.ORDER, strategy.id, order.symbol, order_id=order.id, priority=Priority.URGENT
+    )
     await _record(session, order)
     return order
 
@@ -79,7 +81,14 @@ async def request_cancel(session: AsyncSession, user_id: UUID, order_id: UUID) -
     if noted is not None:
         # An exit that waits for its next attempt ends with that attempt.
         await outbox.hurry(session, noted.strategy_id)
-        await outbox.add(session, Task.CANCEL, noted.strategy_id, noted.symbol, order_id=order_id)
+        await outbox.add(
+            session,
+            Task.CANCEL,
+            noted.strategy_id,
+            noted.symbol,
+            order_id=order_id,
+            priority=Priority.URGENT,
+        )
         log.info("an order shall be cancelled", order_id=str(order_id), user_id=str(user_id))
         await _record(session, noted)
         return noted

@@ -1,10 +1,10 @@
 """Table outbox."""
 
 from datetime import datetime
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, String, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, SmallInteger, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tradingbot.core.models import Base, Timestamped
@@ -18,12 +18,19 @@ class Task(StrEnum):
     CANCEL = "cancel"
 
 
+class Priority(IntEnum):
+    """What goes first: what a person asks for is urgent, and waits behind no other row of its market."""
+
+    URGENT = 0
+    NORMAL = 1
+
+
 class OutboxRow(Timestamped, Base):
     """Something to do; deleted when it is done.
 
-    Rows of one `strategy_id` are worked on one at a time, those of one `symbol` in the order of their ids; it
-    is empty in rows of versions that do not know it. `signal` has a
-    `signal_id`; `order` (place this order, made by hand) and `cancel` have an `order_id`.
+    Rows of one `strategy_id` are worked on one at a time, those of one `priority` and `symbol` in the order
+    of their ids; the symbol is empty in rows of versions that do not know it. `signal` has a `signal_id`;
+    `order` (place this order, made by hand) and `cancel` have an `order_id`.
     """
 
     __tablename__ = "outbox"
@@ -32,13 +39,14 @@ class OutboxRow(Timestamped, Base):
         CheckConstraint("(task = 'signal') = (signal_id IS NOT NULL)", name="signal_has_signal"),
         CheckConstraint("(task <> 'signal') = (order_id IS NOT NULL)", name="others_have_order"),
         Index("ix_outbox_strategy_id_id", "strategy_id", "id"),
-        Index("ix_outbox_strategy_id_symbol_id", "strategy_id", "symbol", "id"),
+        Index("ix_outbox_strategy_id_priority_symbol_id", "strategy_id", "priority", "symbol", "id"),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     task: Mapped[str] = mapped_column(String(8))
     strategy_id: Mapped[UUID] = mapped_column(ForeignKey("strategies.id", ondelete="CASCADE"))
     symbol: Mapped[str] = mapped_column(String(64), server_default=text("''"))
+    priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
     signal_id: Mapped[UUID | None] = mapped_column(ForeignKey("signals.id", ondelete="CASCADE"))
     order_id: Mapped[UUID | None] = mapped_column(ForeignKey("orders.id", ondelete="CASCADE"))
     # Not before this moment: a row whose work failed for now waits here.

@@ -7,38 +7,41 @@ from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tradingbot.outbox.models import OutboxRow, Task
+from tradingbot.outbox.models import OutboxRow, Priority, Task
 
 # PostgreSQL channel that wakes workers.
 CHANNEL = "tradingbot_outbox"
 _CLAIM_ROUNDS = 3
 
-# The oldest row of each strategy and symbol, found by skipping from one to the next in the index: the cost is
-# that of their number, not of the number of rows. Only such a row is worked on, so an exit that does not get
-# out, or an order of unknown fate, keeps back its own market and no other. Who has waited longest goes first:
-# by their ids, a row that comes back at once would keep all younger ones back. A row without a symbol is of a
-# version that did not know it: it keeps back all later ones of its strategy, and waits for all earlier ones.
+# The oldest row of each strategy, priority and symbol, found by skipping from one to the next in the index:
+# the cost is that of their number, not of the number of rows. Only such a row is worked on, so an exit that
+# does not get out, or an order of unknown fate, keeps back its own market and no other. What is urgent goes
+# first, and waits for nothing that is not; then who has waited longest: by their ids, a row that comes back at
+# once would keep all younger ones back. A row without a symbol is of a version that did not know it: it keeps
+# back all later ones of its strategy, and waits for all earlier ones.
 _DUE = """
     WITH RECURSIVE heads AS (
         (
-            SELECT strategy_id, symbol, id, available_at FROM outbox WHERE {first}
-            ORDER BY strategy_id, symbol, id LIMIT 1
+            SELECT strategy_id, priority, symbol, id, available_at FROM outbox WHERE {first}
+            ORDER BY strategy_id, priority, symbol, id LIMIT 1
         )
         UNION ALL
         SELECT following.* FROM heads CROSS JOIN LATERAL (
-            SELECT strategy_id, symbol, id, available_at FROM outbox WHERE {following}
-            ORDER BY strategy_id, symbol, id LIMIT 1
+            SELECT strategy_id, priority, symbol, id, available_at FROM outbox WHERE {following}
+            ORDER BY strategy_id, priority, symbol, id LIMIT 1
         ) AS following
     ), due AS (
-        SELECT strategy_id, id FROM heads
+        SELECT strategy_id, priority, id FROM heads
         WHERE available_at <= now()
             -- Not EXISTS, for which the planner may read the whole table once.
             AND (
-                SELECT earlier.id FROM outbox AS earlier
-                WHERE earlier.strategy_id = heads.strategy_id AND earlier.symbol = ''
-                    AND earlier.id < heads.id AND earlier.available_at > now()
-                ORDER BY earlier.strategy_id, earlier.symbol, earlier.id LIMIT 1
-            ) IS NULL
+                priority = 0 OR (
+                    SELECT earlier.id FROM outbox AS earlier
+                    WHERE earlier.strategy_id = heads.strategy_id AND earlier.priority = 1
+                        AND earlier.symbol = '' AND earlier.id < heads.id AND earlier.available_at > now()
+                    ORDER BY earlier.strategy_id, earlier.priority, earlier.symbol, earlier.id LIMIT 1
+                ) IS NULL
+            )
             AND (
                 symbol <> '' OR NOT EXISTS (
                     SELECT FROM heads AS earlier
@@ -47,6 +50,7 @@ _DUE = """
                 )
             )
         ORDER BY
+            priority,
             CASE WHEN NOT EXISTS (
                 SELECT FROM heads AS unnamed
                 WHERE unnamed.strategy_id = heads.strategy_id AND unnamed.symbol = ''
@@ -59,7 +63,7 @@ _DUE = """
 _LOCK_A_STRATEGY = text(
     _DUE.format(
         first="true",
-        following="(strategy_id, symbol) > (heads.strategy_id, heads.symbol)",
+        following="(strategy_id, priority, symbol) > (heads.strategy_id, heads.priority, heads.symbol)",
         # Row by row, from the oldest on, and only until one lock is got: OFFSET 0 keeps the planner from
         # trying it earlier.
         take="""
@@ -71,7 +75,7 @@ _LOCK_A_STRATEGY = text(
 _OLDEST = text(
     _DUE.format(
         first="strategy_id = :strategy_id",
-        following="strategy_id = :strategy_id AND symbol > heads.symbol",
+        following="strategy_id = :strategy_id AND (priority, symbol) > (heads.priority, heads.symbol)",
         take="SELECT id FROM due LIMIT 1",
     )
 )
@@ -92,12 +96,14 @@ async def add(
     *,
     signal_id: UUID | None = None,
     order_id: UUID | None = None,
+    priority: Priority = Priority.NORMAL,
 ) -> None:
     """Queues work; workers are woken when the transaction is committed."""
     values = {
         "task": task,
         "strategy_id": strategy_id,
         "symbol": symbol,
+        "priority": priority,
         "signal_id": signal_id,
         "order_id": order_id,
     }
@@ -108,7 +114,7 @@ async def add(
 async def claim(session: AsyncSession) -> OutboxRow | None:
     """Takes the row that has waited longest, of a strategy that nobody works for; None if there is none.
 
-    A row is taken when it is due and the oldest of its strategy and symbol.
+    A row is taken when it is due and the oldest of its strategy, priority and symbol; urgent ones go first.
 
     The row is taken for as long as this transaction lasts, and with it the strategy: an older row that is
     committed later than a newer one waits until the newer one is done, rather than being worked on beside it.

@@ -79,8 +79,9 @@ async def close_position(
 ) -> OrderOut:
     """Makes a market order that closes the position. It is for the worker to place; a halt does not stop it.
 
-    The order is of what is held and not being closed by open orders already; if that is nothing, the answer
-    is 409. It is never too late, and goes on until nothing but dust is left or it is cancelled.
+    The worker takes it up before everything else in its market, cancels what is open there, and makes the
+    order of all that is held then. It is never too late, and goes on until nothing but dust is left or it is
+    cancelled. While one is under way another one is refused with 409.
     """
     async with context.database.transaction() as session:
         return OrderOut.model_validate(await closing.close(session, trader.user_id, position_id, key))

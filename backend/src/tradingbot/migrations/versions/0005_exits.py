@@ -1,8 +1,8 @@
-"""Positions know the least that their market takes of an exit, and rows of the outbox their symbol.
+"""Positions know the least exit that their market takes, rows of the outbox their symbol and priority.
 
-What is less than the least is dust. Earlier versions live with this: they name neither column. By the default
-of the first nothing is dust; the other one is empty in the rows that they add, and later versions keep the
-order of such rows by their strategy.
+What is less than the least is dust. Earlier versions live with this: they name none of the columns. By the
+default of the first nothing is dust. The symbol is empty in the rows that they add, and later versions keep
+the order of such rows by their strategy. No row of theirs is urgent.
 """
 
 import sqlalchemy as sa
@@ -25,11 +25,17 @@ def upgrade() -> None:
         sa.Column("min_quantity", sa.Numeric(38, 18), server_default=sa.text("0"), nullable=False),
     )
     op.add_column("outbox", sa.Column("symbol", sa.String(64), server_default=sa.text("''"), nullable=False))
-    op.create_index("ix_outbox_strategy_id_symbol_id", "outbox", ["strategy_id", "symbol", "id"])
+    op.add_column(
+        "outbox", sa.Column("priority", sa.SmallInteger(), server_default=sa.text("1"), nullable=False)
+    )
+    op.create_index(
+        "ix_outbox_strategy_id_priority_symbol_id", "outbox", ["strategy_id", "priority", "symbol", "id"]
+    )
 
 
 def downgrade() -> None:
     """Go back."""
-    op.drop_index("ix_outbox_strategy_id_symbol_id", "outbox")
+    op.drop_index("ix_outbox_strategy_id_priority_symbol_id", "outbox")
+    op.drop_column("outbox", "priority")
     op.drop_column("outbox", "symbol")
     op.drop_column("positions", "min_quantity")
