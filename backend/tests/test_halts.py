@@ -58,7 +58,12 @@ async def test_a_strategy_is_halted_and_released(
     halted = await client.put(url, json={"reason": " maintenance "}, headers=account.headers)
     assert halted.status_code == 200
     halt = halted.json()
-    expected = {"reach": "strategy", "strategy_id": str(strategy_id), "reason": "maintenance"}
+    expected = {
+        "reach": "strategy",
+        "strategy_id": str(strategy_id),
+        "reason": "maintenance",
+        "flatten": False,
+    }
     assert halt == expected | {"created_at": halt["created_at"]}
     assert await items(client, account.headers) == [halt]
     again = await client.put(url, headers=account.headers)

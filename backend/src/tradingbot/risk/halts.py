@@ -45,19 +45,21 @@ async def list_page(session: AsyncSession, user_id: UUID, limit: int, after: Cur
     )
 
 
-async def switch_on(session: AsyncSession, target: Target, reason: str | None) -> HaltOut:
-    """Halts; a halt that is on already gets the new reason.
+async def switch_on(
+    session: AsyncSession, target: Target, reason: str | None, *, flatten: bool = False
+) -> HaltOut:
+    """Halts; a halt that is on already gets the new reason, and `flatten` if that is asked for.
 
     Raises:
         NotFoundError: the user has no such strategy.
     """
     await _require_strategy(session, target)
-    halt = await repository.insert(session, target.user_id, target.strategy_id, reason)
+    halt = await repository.insert(session, target.user_id, target.strategy_id, reason, flatten)
     if halt is None:
-        halt = await repository.update_reason(session, target.user_id, target.strategy_id, reason)
+        halt = await repository.change(session, target.user_id, target.strategy_id, reason, flatten)
         if halt is None:
             # It has been switched off in between.
-            return await switch_on(session, target, reason)
+            return await switch_on(session, target, reason, flatten=flatten)
     shown = HaltOut.of(halt)
     await _record(session, target, {**shown.model_dump(mode="json"), "halted": True})
     return shown

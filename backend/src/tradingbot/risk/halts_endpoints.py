@@ -28,7 +28,10 @@ async def list_halts(
 
 @router.put("/all", responses=documented(401, 403, 422, 503))
 async def halt_all(context: ContextDep, trader: Trader, given: HaltIn | None = None) -> HaltOut:
-    """Halts new entries of all of your strategies, also of those that you have not made yet. Exits pass."""
+    """Halts new entries of all of your strategies, also of those that you have not made yet. Exits pass.
+
+    With `flatten` it cancels all of your open orders and closes all of your positions, too.
+    """
     return await _on(context, Target(trader.user_id), given)
 
 
@@ -42,7 +45,10 @@ async def release_all(context: ContextDep, trader: Trader) -> None:
 async def halt_strategy(
     context: ContextDep, trader: Trader, strategy_id: UUID, given: HaltIn | None = None
 ) -> HaltOut:
-    """Halts new entries of one of your strategies. Exits pass."""
+    """Halts new entries of one of your strategies. Exits pass.
+
+    With `flatten` it cancels the strategy's open orders and closes its positions, too.
+    """
     return await _on(context, Target(trader.user_id, strategy_id), given)
 
 
@@ -58,7 +64,10 @@ async def release_strategy(context: ContextDep, trader: Trader, strategy_id: UUI
 
 @router.put("/everybody", responses=documented(401, 403, 422, 503))
 async def halt_everybody(context: ContextDep, _admin: Admin, given: HaltIn | None = None) -> HaltOut:
-    """Halts new entries of every strategy of every user. Exits pass. Administrators only."""
+    """Halts new entries of every strategy of every user. Exits pass. Administrators only.
+
+    With `flatten` it cancels all open orders and closes all positions of everybody, too.
+    """
     return await _on(context, EVERYBODY, given)
 
 
@@ -69,8 +78,9 @@ async def release_everybody(context: ContextDep, _admin: Admin) -> None:
 
 
 async def _on(context: Context, target: Target, given: HaltIn | None) -> HaltOut:
+    given = given or HaltIn()
     async with context.database.transaction() as session:
-        return await halts.switch_on(session, target, given.reason if given else None)
+        return await halts.switch_on(session, target, given.reason, flatten=given.flatten)
 
 
 async def _off(context: Context, target: Target) -> None:

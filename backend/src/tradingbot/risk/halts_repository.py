@@ -51,19 +51,20 @@ async def list_all(session: AsyncSession) -> Sequence[tuple[Halt, str | None, st
 
 
 async def insert(
-    session: AsyncSession, user_id: UUID | None, strategy_id: UUID | None, reason: str | None
+    session: AsyncSession, user_id: UUID | None, strategy_id: UUID | None, reason: str | None, flatten: bool
 ) -> Halt | None:
     """Stores a halt; gives None if there is one of this reach."""
-    values = {"user_id": user_id, "strategy_id": strategy_id, "reason": reason}
+    values = {"user_id": user_id, "strategy_id": strategy_id, "reason": reason, "flatten": flatten}
     statement = insert_into(Halt).values(values).on_conflict_do_nothing().returning(Halt)
     return (await session.execute(statement)).scalar_one_or_none()
 
 
-async def update_reason(
-    session: AsyncSession, user_id: UUID | None, strategy_id: UUID | None, reason: str | None
+async def change(
+    session: AsyncSession, user_id: UUID | None, strategy_id: UUID | None, reason: str | None, flatten: bool
 ) -> Halt | None:
-    """Gives the halt of this reach its new reason."""
-    statement = update(Halt).where(_reach(user_id, strategy_id)).values(reason=reason).returning(Halt)
+    """Give the halt of this reach its new reason; what flattens goes on with it."""
+    values = {"reason": reason, "flatten": Halt.flatten | flatten}
+    statement = update(Halt).where(_reach(user_id, strategy_id)).values(values).returning(Halt)
     return (await session.execute(statement)).scalar_one_or_none()
 
 

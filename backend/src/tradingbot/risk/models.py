@@ -3,7 +3,7 @@
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, desc
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, desc, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tradingbot.core.models import Base, Identified, Timestamped
@@ -39,6 +39,8 @@ class Halt(Identified, Timestamped, Base):
     user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     strategy_id: Mapped[UUID | None] = mapped_column(ForeignKey("strategies.id", ondelete="CASCADE"))
     reason: Mapped[str | None] = mapped_column(String(500))
+    # Whether open orders are cancelled and positions closed for as long as it is on.
+    flatten: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
 class Refusal(Identified, Timestamped, Base):

@@ -26,6 +26,7 @@ from tradingbot.orders.exchange_pool import ExchangePool, Opener
 from tradingbot.orders.execution import Executor, Tools
 from tradingbot.orders.outcome import Steps, no_steps
 from tradingbot.orders.reconcile import Reconciler
+from tradingbot.positions.flattening import flatten
 from tradingbot.worker.heartbeat import Heartbeat
 from tradingbot.worker.listener import Listener
 from tradingbot.worker.loop import WorkLoop
@@ -33,6 +34,7 @@ from tradingbot.worker.periodic import measure, repeat, tidy
 
 log = structlog.stdlib.get_logger("tradingbot.worker")
 
+_FLATTEN_INTERVAL = 1.0
 _MEASURE_INTERVAL = 5.0
 _TIDY_INTERVAL = 3600.0
 # Of the exchange's own limit (EXCHANGE_TIMEOUT) it should never come to this one.
@@ -89,6 +91,7 @@ async def worker(
         jobs = [
             Listener(settings, wake).run(),
             repeat("reconcile", settings.reconcile_interval, reconciler.round),
+            repeat("flatten", _FLATTEN_INTERVAL, partial(flatten, database)),
             repeat("measure", _MEASURE_INTERVAL, partial(measure, database)),
             repeat("tidy", _TIDY_INTERVAL, partial(tidy, database, settings)),
         ]

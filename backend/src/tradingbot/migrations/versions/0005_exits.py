@@ -2,7 +2,7 @@
 
 What is less than the least is dust. Earlier versions live with this: they name none of the columns. By the
 default of the first nothing is dust. The symbol is empty in the rows that they add, and later versions keep
-the order of such rows by their strategy. No row of theirs is urgent.
+the order of such rows by their strategy. No row of theirs is urgent, and no halt flattens.
 """
 
 import sqlalchemy as sa
@@ -28,6 +28,7 @@ def upgrade() -> None:
     op.add_column(
         "outbox", sa.Column("priority", sa.SmallInteger(), server_default=sa.text("1"), nullable=False)
     )
+    op.add_column("halts", sa.Column("flatten", sa.Boolean(), server_default=sa.false(), nullable=False))
     op.create_index(
         "ix_outbox_strategy_id_priority_symbol_id", "outbox", ["strategy_id", "priority", "symbol", "id"]
     )
@@ -36,6 +37,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Go back."""
     op.drop_index("ix_outbox_strategy_id_priority_symbol_id", "outbox")
+    op.drop_column("halts", "flatten")
     op.drop_column("outbox", "priority")
     op.drop_column("outbox", "symbol")
     op.drop_column("positions", "min_quantity")
