@@ -48,7 +48,11 @@ ALTER TABLE outbox ADD priority smallint NOT NULL DEFAULT 1;
 ALTER TABLE halts ADD flatten boolean NOT NULL DEFAULT false;
 ALTER TABLE positions ADD min_quantity numeric(38, 18) NOT NULL DEFAULT 0;
 """
-UNNAMED = "ALTER TABLE outbox DROP symbol, DROP priority; ALTER TABLE halts DROP flatten; ALTER TABLE positions DROP min_quantity"
+UNNAMED = """
+ALTER TABLE outbox DROP symbol, DROP priority;
+ALTER TABLE halts DROP flatten;
+ALTER TABLE positions DROP min_quantity;
+"""
 OWNERS = """
 SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class
 WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S')
