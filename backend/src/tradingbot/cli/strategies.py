@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tradingbot.cli.arguments import add_json, add_owner, name
 from tradingbot.cli.database import in_transaction
+from tradingbot.cli.invalid import print_invalid
 from tradingbot.cli.output import print_once
 from tradingbot.core.errors import ConflictError, NotFoundError
-from tradingbot.core.problems import validation_details
 from tradingbot.core.refusal import load
 from tradingbot.core.settings import Settings
 from tradingbot.exchanges import repository as exchanges
@@ -97,10 +97,7 @@ def run_create(arguments: argparse.Namespace) -> int:
     try:
         given = StrategyIn.model_validate(_settings(arguments))
     except ValidationError as error:
-        for detail in validation_details(error.errors()):
-            option = detail["field"].split(".")[0].replace("_", "-")
-            print(f"--{option}: {detail['message']}" if option else detail["message"], file=sys.stderr)
-        return 2
+        return print_invalid(error)
 
     async def create(session: AsyncSession) -> str:
         user = await user_service.get_or_create(session, arguments.user)

@@ -72,6 +72,12 @@ def _positive(value: Decimal) -> Decimal:
     return value
 
 
+def _not_negative(value: Decimal) -> Decimal:
+    if value < 0:
+        raise ValueError("must be at least 0")
+    return value
+
+
 def _fraction(value: Decimal) -> Decimal:
     if not 0 <= value < 1:
         raise ValueError("must be at least 0 and less than 1")
@@ -97,6 +103,11 @@ PositiveAmount = Annotated[
     _Stored,
     AfterValidator(_positive),
     _number(r"^(?=.*[1-9])\d{1,20}(\.\d{1,18})?$", minimum=10.0**-SCALE, exclusiveMaximum=float(_LARGEST)),
+]
+NotNegativeAmount = Annotated[
+    _Stored,
+    AfterValidator(_not_negative),
+    _number(r"^\d{1,20}(\.\d{1,18})?$", minimum=0, exclusiveMaximum=float(_LARGEST)),
 ]
 # A part of a whole: 0.001 is 0.1 %.
 Fraction = Annotated[

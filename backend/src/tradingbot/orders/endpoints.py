@@ -13,7 +13,8 @@ from tradingbot.core.queries import CursorText, Limit, Since, SymbolFilter, Unti
 from tradingbot.orders import reading, service
 from tradingbot.orders.models import OrderState, Side
 from tradingbot.orders.queries import FillFilter, OrderFilter
-from tradingbot.orders.schemas import FillPage, OrderDetail, OrderOut, OrderPage
+from tradingbot.orders.schemas import FillPage, OrderDetail, OrderOut, OrderPage, SettlementIn
+from tradingbot.orders.settling import Settlement, settle
 
 router = APIRouter(tags=["orders"])
 
@@ -57,6 +58,20 @@ async def cancel_order(context: ContextDep, trader: Trader, order_id: UUID) -> O
     """
     async with context.database.transaction() as session:
         return OrderOut.model_validate(await service.request_cancel(session, trader.user_id, order_id))
+
+
+@router.post("/orders/{order_id}/settle", responses=documented(401, 403, 404, 409, 422, 503))
+async def settle_order(context: ContextDep, trader: Trader, order_id: UUID, given: SettlementIn) -> OrderOut:
+    """Says what became of an order of which the exchange says nothing: its symbol is gone, or your key is.
+
+    It is booked as if the exchange had said it, and stands: what the exchange says later is not booked. The
+    order is `filled` if all of it was, else `cancelled`; of an exit the rest is made again, unless you cancel
+    the order first. 409: it is over, was not sent, or was sent less than a minute ago.
+    """
+    async with context.database.transaction() as session:
+        who = f"API key {trader.api_key_id}" if trader.api_key_id else "its owner"
+        said = Settlement(given.filled_quantity, given.price, given.fee, given.reason, who)
+        return OrderOut.model_validate(await settle(session, trader.user_id, order_id, said))
 
 
 @router.get("/fills", responses=documented(401, 403, 422, 503))

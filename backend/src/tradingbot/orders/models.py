@@ -89,6 +89,8 @@ class Order(Identified, Timestamped, Base):
     submitted_at: Mapped[datetime | None]
     updated_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
     cancel_requested_at: Mapped[datetime | None]
+    # When a person said what became of it: what an exchange says of it is not booked any more.
+    settled_at: Mapped[datetime | None]
 
 
 class Fill(Identified, Base):

@@ -134,12 +134,18 @@ class Placer:
         return order
 
     async def adopt(self, order_id: UUID, report: OrderReport, account: ExchangeAccount) -> Order | None:
-        """Books what an exchange says of an order. Saying it again changes nothing."""
+        """Books what an exchange says of an order. Saying it again changes nothing.
+
+        What a person has said of it before stands: people are told if the exchange says something else.
+        """
         async with self._changing.transaction() as changes:
             session = changes.session
             order = await repository.lock(session, order_id)
             if order is None:
                 return None
+            if order.settled_at is not None:
+                _tell_if_it_differs(changes, order, report)
+                return order
             for trade in report.trades:
                 if await positions.apply(session, order, trade):
                     changes.fill(order, trade, account.exchange)
@@ -597,6 +603,16 @@ async def _move_as_reported(changes: Changes, order: Order, report: OrderReport)
 def _tell_rejection(changes: Changes, order: Order) -> None:
     if order.state == OrderState.REJECTED and order.signal_id is None:
         changes.failure(f"{order.symbol}: order refused by the exchange", order.reason or "no reason given")
+
+
+def _tell_if_it_differs(changes: Changes, order: Order, report: OrderReport) -> None:
+    filled = sum((to_scale(trade.quantity) for trade in report.trades), Decimal(0))
+    if filled != order.filled_quantity:
+        changes.failure(
+            f"{order.symbol}: a settled order differs",
+            f"of {order.client_order_id} the exchange says now that {plain(filled)} is filled, and"
+            f" {plain(order.filled_quantity)} is booked as it was settled",
+        )
 
 
 def _request(order: Order, issued_at: datetime) -> OrderRequest:

@@ -10,6 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tradingbot.core.pagination import Cursor
 from tradingbot.orders.models import Fill, Order, OrderState, Side
+from tradingbot.strategies.models import Strategy
+from tradingbot.users.models import User
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,27 @@ async def list_orders(
         statement = statement.where(tuple_(Order.created_at, Order.id) < (after.at, after.id))
     statement = statement.order_by(Order.created_at.desc(), Order.id.desc()).limit(limit)
     return (await session.execute(statement)).scalars().all()
+
+
+async def list_with_owners(
+    session: AsyncSession, email: str | None, strategy: str | None, states: Sequence[OrderState], limit: int
+) -> Sequence[tuple[Order, str, str]]:
+    """Return orders in these states, the newest first, each with its user's address and its strategy's name.
+
+    None is any user, and any strategy.
+    """
+    statement = (
+        select(Order, User.email, Strategy.name)
+        .join(User, User.id == Order.user_id)
+        .join(Strategy, Strategy.id == Order.strategy_id)
+        .where(Order.state.in_(states))
+    )
+    if email is not None:
+        statement = statement.where(User.email == email)
+    if strategy is not None:
+        statement = statement.where(Strategy.name == strategy)
+    statement = statement.order_by(Order.created_at.desc(), Order.id.desc()).limit(limit)
+    return [(row[0], row[1], row[2]) for row in await session.execute(statement)]
 
 
 async def find_order(session: AsyncSession, user_id: UUID, order_id: UUID) -> Order | None:

@@ -341,7 +341,7 @@ async def accounts_to_reconcile(session: AsyncSession, seconds: float) -> Sequen
     with_orders = select(Order.exchange_account_id).where(
         or_(
             Order.state.in_(OPEN_STATES),
-            (Order.state == OrderState.CANCELLED) & (Order.updated_at > recent),
+            (Order.state == OrderState.CANCELLED) & (Order.updated_at > recent) & Order.settled_at.is_(None),
         )
     )
     statement = select(ExchangeAccount).where(ExchangeAccount.id.in_(with_orders))
@@ -368,7 +368,8 @@ async def to_reconcile(
                 ),
                 (Order.state == OrderState.CANCELLED)
                 & (Order.updated_at > now - func.make_interval(0, 0, 0, 0, 0, 0, seconds))
-                & (Order.attempts > 0),
+                & (Order.attempts > 0)
+                & Order.settled_at.is_(None),
             ),
         )
         .order_by(Order.updated_at)

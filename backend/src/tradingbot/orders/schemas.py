@@ -1,12 +1,14 @@
 """Orders and fills as the API shows them. Amounts are decimal strings, times are UTC."""
 
 from datetime import datetime
-from typing import Any
+from decimal import Decimal
+from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from tradingbot.core.amounts import Amount
+from tradingbot.core.fields import NotNegativeAmount, PositiveAmount, Reason, RequestBody
 from tradingbot.orders.models import OrderState, Side
 
 _ORDER: dict[str, Any] = {
@@ -30,6 +32,7 @@ _ORDER: dict[str, Any] = {
     "submitted_at": "2026-01-05T12:00:01.320000Z",
     "updated_at": "2026-01-05T12:00:01.410000Z",
     "cancel_requested_at": None,
+    "settled_at": None,
 }
 _FILL: dict[str, Any] = {
     "id": "c0f3a8c2-1e0d-4a4f-8a57-2f6b9f1f7e21",
@@ -76,6 +79,33 @@ class OrderOut(BaseModel):
     submitted_at: datetime | None
     updated_at: datetime
     cancel_requested_at: datetime | None
+    settled_at: datetime | None
+
+
+class SettlementIn(RequestBody):
+    """What became of an order of which the exchange says nothing."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "filled_quantity": "0.5",
+                "price": "64251.3",
+                "fee": "32.12",
+                "reason": "The exchange's own list of trades says so",
+            }
+        }
+    )
+
+    filled_quantity: NotNegativeAmount = Field(
+        description="All that was filled of it, in the base asset: what the account got, less a fee that was"
+        " taken from it."
+    )
+    price: PositiveAmount | None = Field(
+        default=None, description="What that was filled at on average, as far as it is not booked already."
+    )
+    fee: NotNegativeAmount = Field(default=Decimal(0), description="Of the same, in the quote asset.")
+    # It is kept beside who said it.
+    reason: Annotated[Reason, Field(max_length=400)]
 
 
 class FillOut(BaseModel):

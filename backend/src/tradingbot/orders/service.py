@@ -63,7 +63,7 @@ async def create_manual(session: AsyncSession, strategy: Strategy, wanted: Manua
     await outbox.add(
         session, Task.ORDER, strategy.id, order.symbol, order_id=order.id, priority=Priority.URGENT
     )
-    await _record(session, order)
+    await record_order(session, order)
     return order
 
 
@@ -90,7 +90,7 @@ async def request_cancel(session: AsyncSession, user_id: UUID, order_id: UUID) -
             priority=Priority.URGENT,
         )
         log.info("an order shall be cancelled", order_id=str(order_id), user_id=str(user_id))
-        await _record(session, noted)
+        await record_order(session, noted)
         return noted
     await session.refresh(order)
     if order.state in FINAL_STATES and order.cancel_requested_at is None:
@@ -108,6 +108,7 @@ async def _stored(session: AsyncSession, strategy: Strategy, wanted: ManualOrder
     return order
 
 
-async def _record(session: AsyncSession, order: Order) -> None:
+async def record_order(session: AsyncSession, order: Order) -> None:
+    """Tell the user's live connections where the order stands."""
     shown = OrderOut.model_validate(order).model_dump(mode="json")
     await record(session, order.user_id, EventType.ORDER, shown)

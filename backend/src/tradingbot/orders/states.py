@@ -9,6 +9,7 @@
 | unknown | submitted | found open at the exchange |
 | submitted, unknown | partially_filled, filled, cancelled, rejected | the exchange says so |
 | partially_filled | filled, cancelled | the exchange says so |
+| submitted, unknown, partially_filled | filled, cancelled | a person says so: see settling.py |
 
 A trade that an exchange reports after the order is final is booked all the same: it changes what is filled,
 not the state.

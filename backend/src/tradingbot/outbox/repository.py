@@ -16,9 +16,9 @@ _CLAIM_ROUNDS = 3
 # The oldest row of each strategy, priority and symbol, found by skipping from one to the next in the index:
 # the cost is that of their number, not of the number of rows. Only such a row is worked on, so an exit that
 # does not get out, or an order of unknown fate, keeps back its own market and no other. What is urgent goes
-# first, and waits for nothing that is not; then who has waited longest: by their ids, a row that comes back at
-# once would keep all younger ones back. A row without a symbol is of a version that did not know it: it keeps
-# back all later ones of its strategy, and waits for all earlier ones.
+# first, and waits for nothing that is not; then who has waited longest: by their ids, a row that comes back
+# at once would keep all younger ones back. A row without a symbol is of a version that did not know it: it
+# keeps back all later ones of its strategy, and waits for all earlier ones.
 _DUE = """
     WITH RECURSIVE heads AS (
         (

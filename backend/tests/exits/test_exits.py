@@ -3,7 +3,7 @@
 Through the worker, at the stub exchange: what is right here stays right however the worker is built.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -14,14 +14,14 @@ from uuid import UUID
 import pytest
 from sqlalchemy import delete, update
 
-from tests.desk import Desk, open_desk, until, working_here
+from tests.desk import Desk, until, working_here
+from tests.exits.steps import SILENT, Say, close, future, has_state, queue, spot, was_told
 from tests.stub_exchange import Fault, Filling, StubExchange
 from tests.stub_exchange.faults import FOREVER
 from tests.test_kill import killed, let_time_pass
 from tradingbot.core.errors import ConflictError
 from tradingbot.core.settings import Settings
-from tradingbot.exchanges.models import ExchangeAccount, Market, Mode
-from tradingbot.notifications.notifier import Kind, Silence
+from tradingbot.exchanges.models import ExchangeAccount
 from tradingbot.orders import client_order_id
 from tradingbot.orders import repository as orders
 from tradingbot.orders.models import Order, OrderState
@@ -39,87 +39,10 @@ from tradingbot.strategies import service as strategies
 from tradingbot.strategies.models import Sizing, Strategy
 from tradingbot.strategies.schemas import StrategyChanges
 from tradingbot.users.models import User
-from tradingbot.worker import main as worker_main
 
 D = Decimal
 DAY = timedelta(days=1)
 pytestmark = pytest.mark.usefixtures("unhurried")
-
-
-@pytest.fixture
-async def stub(
-    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[StubExchange]:
-    async with StubExchange() as stub:
-        variables = {
-            "EXCHANGE_BASE_URL": stub.url,
-            "WORKER_HEALTH_FILE": str(tmp_path / "alive"),
-            "WORKER_RETRY_DELAY": "0.05",
-            "WORKER_RETRY_LONGEST": "0.2",
-            "WORKER_POLL_INTERVAL": "0.1",
-            "RECONCILE_INTERVAL": "0.5",
-        }
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        yield stub
-
-
-@pytest.fixture
-def settings(stub: StubExchange) -> Settings:
-    return Settings()
-
-
-@pytest.fixture
-async def desk(settings: Settings) -> AsyncIterator[Desk]:
-    async with open_desk(settings) as desk:
-        yield desk
-
-
-Say = Callable[..., Awaitable[Signal]]
-
-
-@pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """Title and text of what people are told."""
-    messages: list[tuple[str, str]] = []
-
-    class Told(Silence):
-        def notify(self, kind: Kind, title: str, text: str) -> None:
-            messages.append((title, text))
-
-    monkeypatch.setattr(worker_main, "make_notifier", lambda _settings: Told())
-    return messages
-
-
-@pytest.fixture
-async def say(desk: Desk, settings: Settings, told: list[tuple[str, str]]) -> AsyncIterator[Say]:
-    """Queues an alert, and gives what became of it when nothing is left to do."""
-    async with working_here(settings):
-
-        async def said(strategy: UUID, word: str, size: str | None = None, **columns: Any) -> Signal:
-            signal_id = await queue(desk, strategy, word, size, **columns)
-            await desk.until_idle(20)
-            return await desk.signal(signal_id)
-
-        yield said
-
-
-async def queue(desk: Desk, strategy: UUID, word: str, size: str | None = None, **columns: Any) -> UUID:
-    """Queues `buy`, `sell`, `close` or a target position: `long`, `short`, `flat`."""
-    amount = None if size is None else D(size)
-    if word in ("long", "short", "flat"):
-        return await desk.queue(
-            strategy, None, market_position=word, position_size=amount, quantity=None, **columns
-        )
-    return await desk.queue(strategy, word, quantity=amount, **columns)
-
-
-async def spot(desk: Desk, **columns: Any) -> UUID:
-    return await desk.strategy(await desk.account(), **columns)
-
-
-async def future(desk: Desk, **columns: Any) -> UUID:
-    return await desk.strategy(await desk.account(market=Market.FUTURE, mode=Mode.DEMO), **columns)
 
 
 async def change(desk: Desk, strategy: UUID, **values: Any) -> None:
@@ -809,13 +732,6 @@ async def test_a_close_by_hand_is_never_too_late_and_goes_on_until_flat(
     assert await desk.held(strategy) == 0
 
 
-async def close(desk: Desk, key: str = "key") -> Order:
-    """Closes the only position by hand."""
-    (position,) = await desk.all(Position)
-    async with desk.database.transaction() as session:
-        return await closing.close(session, desk.user_id, position.id, key)
-
-
 async def test_a_close_by_hand_goes_before_what_is_queued(desk: Desk, settings: Settings) -> None:
     strategy = await spot(desk)
     other = await spot(desk)
@@ -836,18 +752,6 @@ async def test_a_close_by_hand_goes_before_what_is_queued(desk: Desk, settings: 
         row = await outbox.claim(session)
         assert row is not None
         assert (row.task, row.order_id) == ("cancel", order.id)
-
-
-async def has_state(desk: Desk, number: int, state: OrderState) -> bool:
-    orders = await desk.orders()
-    return len(orders) > number and orders[number].state == state
-
-
-async def was_told(told: list[tuple[str, str]], words: str) -> bool:
-    return any(words in text for _, text in told)
-
-
-SILENT = Fault("answer", method="GET", times=FOREVER)
 
 
 async def test_a_close_by_hand_overtakes_an_entry_of_unknown_fate(

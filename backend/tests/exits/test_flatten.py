@@ -1,7 +1,6 @@
 """A halt with `flatten`: all is cancelled and closed, and stays so until it ends."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -27,35 +26,6 @@ from tradingbot.signals.models import SignalStatus
 D = Decimal
 pytestmark = pytest.mark.usefixtures("unhurried")
 URL = "/api/v1/risk/halts"
-
-
-@pytest.fixture
-async def stub(
-    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[StubExchange]:
-    async with StubExchange() as stub:
-        variables = {
-            "EXCHANGE_BASE_URL": stub.url,
-            "WORKER_HEALTH_FILE": str(tmp_path / "alive"),
-            "WORKER_RETRY_DELAY": "0.05",
-            "WORKER_RETRY_LONGEST": "0.2",
-            "WORKER_POLL_INTERVAL": "0.1",
-            "RECONCILE_INTERVAL": "0.5",
-        }
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        yield stub
-
-
-@pytest.fixture
-def settings(stub: StubExchange) -> Settings:
-    return Settings()
-
-
-@pytest.fixture
-async def desk(settings: Settings) -> AsyncIterator[Desk]:
-    async with open_desk(settings) as desk:
-        yield desk
 
 
 async def halt(desk: Desk, target: Target) -> None:
