@@ -30,7 +30,7 @@ class Store:
 
     def alert(self, key: str, received_at: datetime = MOMENT, symbol: str = "A") -> NewAlert:
         """An alert with this key."""
-        rest = (None, None, None, None, None, None, None, "{}", False)
+        rest = (None, None, None, None, None, None, None, "{}", False, False)
         return NewAlert(self._token_hash, None, key, received_at, symbol, "buy", *rest)
 
     async def once(self, *alerts: NewAlert) -> list[Verdict]:
@@ -176,7 +176,8 @@ async def test_the_outbox_keeps_the_order_in_which_alerts_came(
 
 def test_key_of_an_alert() -> None:
     def key(body: bytes) -> str:
-        return dedup_key(*parse_alert(body))
+        parsed = parse_alert(body)
+        return dedup_key(parsed.alert, parsed.payload)
 
     numbered = key(b'{"symbol":"A","action":"buy","id":1}')
     assert numbered == key(b'{"symbol":"B","action":"sell","id":"1"}')

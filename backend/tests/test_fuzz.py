@@ -39,7 +39,7 @@ FIELDS = [
     "id",
     "order_id",
 ]
-FIELDS += ["timenow", "comment", "secret", "other"]
+FIELDS += ["timenow", "comment", "secret", "other", "qty", "reduceOnly", "type", "stopLoss", "leverage"]
 scalars = (
     st.none()
     | st.booleans()

@@ -238,7 +238,15 @@ MALFORMED = {
     "time out of range": b'{"symbol":"A","action":"buy","timenow":"9999-12-31T23:59:59-23:00"}',
     "huge time": b'{"symbol":"A","action":"buy","timenow":99999999999999999999999999}',
     "secret is a number": b'{"symbol":"A","action":"buy","secret":123}',
-    "order_id is a list": b'{"symbol":"A","action":"buy","order_id":[1]}',
+    "underscore": b'{"symbol":"A","action":"buy","quantity":"0.00_1"}',
+    "underscores": b'{"symbol":"A","action":"buy","price":"50_004"}',
+    "digits of another script": '{"symbol":"A","action":"buy","quantity":"\u0660.\u0665"}'.encode(),
+    "digits of full width": '{"symbol":"A","action":"buy","quantity":"\uff10\uff0e\uff15"}'.encode(),
+    "empty quantity": b'{"symbol":"A","action":"buy","quantity":""}',
+    "key twice": b'{"symbol":"A","action":"buy","action":"sell"}',
+    "key twice within": b'{"symbol":"A","action":"buy","x":{"y":1,"y":1}}',
+    "reduce_only is a word": b'{"symbol":"A","action":"buy","reduce_only":"maybe"}',
+    "no symbol but null": b'{"ticker":null,"symbol":null,"action":"buy"}',
 }
 
 

@@ -45,12 +45,14 @@ DROP ROLE tradingbot_owner;
 NAMED_BY_THE_BACKEND = """
 ALTER TABLE outbox ADD symbol varchar(64) NOT NULL DEFAULT '';
 ALTER TABLE outbox ADD priority smallint NOT NULL DEFAULT 1;
+ALTER TABLE signals ADD reduce_only boolean NOT NULL DEFAULT false;
 ALTER TABLE orders ADD settled_at timestamptz;
 ALTER TABLE halts ADD flatten boolean NOT NULL DEFAULT false;
 ALTER TABLE positions ADD min_quantity numeric(38, 18) NOT NULL DEFAULT 0;
 """
 UNNAMED = """
 ALTER TABLE outbox DROP symbol, DROP priority;
+ALTER TABLE signals DROP reduce_only;
 ALTER TABLE orders DROP settled_at;
 ALTER TABLE halts DROP flatten;
 ALTER TABLE positions DROP min_quantity;

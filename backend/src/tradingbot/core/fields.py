@@ -1,5 +1,6 @@
 """Types of fields that requests have in common."""
 
+import re
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Self
 
@@ -16,6 +17,7 @@ from pydantic import (
 
 from tradingbot.core.amounts import PRECISION, SCALE, to_scale
 
+_PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _LARGEST = Decimal(10) ** (PRECISION - SCALE)
 
 
@@ -58,6 +60,13 @@ def no_boolean(value: Any) -> Any:
     return value
 
 
+def plain_number(value: Any) -> Any:
+    """Refuse what Python takes for a number, too: true, 1_000, and digits of other scripts."""
+    if isinstance(value, str) and not _PLAIN.fullmatch(value.strip()):
+        raise ValueError("must be a number in the digits 0 to 9, without other signs")
+    return no_boolean(value)
+
+
 def stored(value: Decimal) -> Decimal:
     """Rounds an amount to what is stored; refuses one that is too large for that."""
     # Compared before it is rounded, which needs a bounded number of digits, and after, as it may have grown.
@@ -98,7 +107,9 @@ Name = Annotated[str, _line(100), AfterValidator(_printable)]
 Symbol = Annotated[str, _line(64), AfterValidator(_printable)]
 Reason = Annotated[str, _line(500), AfterValidator(_printable)]
 # Amounts are numbers or, without loss, decimal strings; they are rounded to what is stored.
-_Stored = Annotated[Decimal, Field(allow_inf_nan=False), BeforeValidator(no_boolean), AfterValidator(stored)]
+_Stored = Annotated[
+    Decimal, Field(allow_inf_nan=False), BeforeValidator(plain_number), AfterValidator(stored)
+]
 PositiveAmount = Annotated[
     _Stored,
     AfterValidator(_positive),

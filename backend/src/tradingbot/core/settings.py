@@ -114,7 +114,8 @@ class IntakeSettings(_Settings):
 
     webhook_max_bytes: PositiveInt = 64 * 1024
     webhook_timeout: PositiveFloat = 2.5
-    webhook_dedup_window: PositiveInt = 60
+    # Seconds; less than the shortest bar, whose alert may say the same as that of the bar before.
+    webhook_dedup_window: PositiveInt = 30
     # Seconds; older alerts (by `timenow`) are refused, unless the strategy says otherwise.
     webhook_max_age: PositiveInt = 300
     # Seconds that `timenow` may be ahead of our clock.

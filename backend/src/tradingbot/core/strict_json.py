@@ -18,12 +18,18 @@ def parse(body: bytes) -> Any:
     """Parses RFC 8259 JSON in UTF-8; numbers with a fraction or exponent become `Decimal`.
 
     Raises:
-        InvalidJSONError: not JSON, not UTF-8, NaN or Infinity, a number of more than 64 digits, nested deeper
-            than 32, or text with NUL or half a surrogate pair.
+        InvalidJSONError: not JSON, not UTF-8, NaN or Infinity, a number of more than 64 digits, a key that an
+            object has twice, nested deeper than 32, or text with NUL or half a surrogate pair.
     """
     try:
         text = body.decode("utf-8-sig")
-        value = json.loads(text, parse_float=_decimal, parse_int=_integer, parse_constant=_refuse_constant)
+        value = json.loads(
+            text,
+            parse_float=_decimal,
+            parse_int=_integer,
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_object,
+        )
     except InvalidJSONError:
         raise
     except UnicodeDecodeError:
@@ -56,6 +62,14 @@ def _integer(text: str) -> int:
     if len(text) > MAX_DIGITS:
         raise InvalidJSONError(f"A number has more than {MAX_DIGITS} digits.")
     return int(text)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        # RFC 8259, section 4: which of them counts is for each reader to choose, so it is not told.
+        raise InvalidJSONError("An object has the same key twice.")
+    return found
 
 
 def _refuse_constant(name: str) -> NoReturn:

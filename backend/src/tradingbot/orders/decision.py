@@ -274,7 +274,11 @@ def _wanted(
     intent = desired_order(strategy, signal, held, market.price, market.equity, market.dust)
     if isinstance(intent, RefusalReason):
         return Wanted(exit_of(signal, held), against or Objection(intent))
-    against = None if is_exit(signal) else against
+    if is_exit(signal) or (signal.reduce_only and against is not None and against.refusal is not None):
+        against = None
+    if intent is not None and signal.reduce_only:
+        cut = closing_part(intent, held)
+        return Wanted(cut, against, None if cut == intent else "the alert is reduce-only: it opens nothing")
     if intent is None or market.limits.shorts:
         return Wanted(intent, against)
     cut = without_short(intent, held)

@@ -73,6 +73,8 @@ class Signal(Identified, Base):
     sent_at: Mapped[datetime | None]
     received_at: Mapped[datetime]
     payload: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    # Only what closes something is done.
+    reduce_only: Mapped[bool] = mapped_column(server_default=text("false"))
     status: Mapped[str] = mapped_column(String(16), server_default=text("'queued'"))
     status_reason: Mapped[str | None] = mapped_column(String(500))
     # When a worker first took it up, and when its fate was decided.

@@ -21,6 +21,7 @@ _SIGNAL: dict[str, Any] = {
     "position_size": "0.5",
     "quantity": "0.5",
     "price": "64250.1",
+    "reduce_only": False,
     "order_id": "Long",
     "comment": None,
     "sent_at": "2026-01-05T12:00:00Z",
@@ -71,6 +72,7 @@ class SignalOut(BaseModel):
     position_size: Amount | None
     quantity: Amount | None
     price: Amount | None
+    reduce_only: bool
     order_id: str | None
     comment: str | None
     sent_at: datetime | None

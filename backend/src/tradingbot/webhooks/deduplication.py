@@ -31,6 +31,8 @@ def dedup_key(alert: Alert, payload: dict[str, Any]) -> str:
 
 def _order(alert: Alert, order_id: str, moment: datetime) -> str:
     wanted = [alert.symbol, alert.action, alert.quantity, alert.market_position, alert.position_size]
+    # Only if it is there: the keys of alerts that earlier versions stored stay the same.
+    wanted += ["reduce_only"] if alert.reduce_only else []
     return dumps([order_id, moment.isoformat(), *wanted])
 
 

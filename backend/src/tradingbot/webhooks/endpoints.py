@@ -1,5 +1,6 @@
 """POST /webhooks/tradingview/{token}."""
 
+import json
 from http import HTTPStatus
 from typing import Any
 
@@ -40,8 +41,10 @@ async def receive_alert(request: Request) -> Response:
         _RECEIVED[_PROBLEMS[error.status]].inc()
         raise
     _RECEIVED[receipt.status].inc()
-    content = f'{{"id":"{receipt.id}","status":"{receipt.status}"}}'
-    return Response(content, _STATUS[receipt.status], media_type="application/json")
+    shown: dict[str, Any] = {"id": str(receipt.id), "status": receipt.status}
+    if receipt.notes:
+        shown["notes"] = receipt.notes
+    return Response(json.dumps(shown), _STATUS[receipt.status], media_type="application/json")
 
 
 _TOKEN = {

@@ -26,24 +26,25 @@ WITH sent AS (
     SELECT * FROM unnest(
         $1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::text[],
         $8::numeric[], $9::numeric[], $10::numeric[], $11::text[], $12::text[], $13::timestamptz[],
-        $14::jsonb[], $15::boolean[]
+        $14::jsonb[], $15::boolean[], $16::boolean[]
     ) WITH ORDINALITY AS sent (
         token_hash, secret_hash, dedup_key, received_at, symbol, action, market_position,
-        position_size, quantity, price, order_id, comment, sent_at, payload, has_everyones_secret, number
+        position_size, quantity, price, order_id, comment, sent_at, payload, has_everyones_secret,
+        reduce_only, number
     )
 ), addressed AS MATERIALIZED (
     SELECT
         sent.*,
         strategies.id AS strategy_id,
         strategies.user_id,
-        COALESCE(strategies.max_alert_age, $16::int) AS max_age,
+        COALESCE(strategies.max_alert_age, $17::int) AS max_age,
         sent.has_everyones_secret
             OR sent.secret_hash IS NOT DISTINCT FROM strategies.secret_hash AS is_trusted,
         (
             SELECT signals.id FROM signals
             WHERE signals.strategy_id = strategies.id AND signals.dedup_key = sent.dedup_key
-                AND (NOT starts_with(sent.dedup_key, $18::text)
-                     OR signals.received_at > sent.received_at - $17::interval)
+                AND (NOT starts_with(sent.dedup_key, $19::text)
+                     OR signals.received_at > sent.received_at - $18::interval)
         ) AS earlier_id
     FROM sent
     JOIN strategies ON strategies.webhook_token_hash = sent.token_hash AND strategies.is_active
@@ -60,16 +61,16 @@ WITH sent AS (
 ), stored AS (
     INSERT INTO signals (
         user_id, strategy_id, dedup_key, symbol, action, market_position, position_size, quantity, price,
-        order_id, comment, sent_at, received_at, payload
+        order_id, comment, sent_at, received_at, payload, reduce_only
     )
     SELECT
         user_id, strategy_id, dedup_key, symbol, action, market_position, position_size, quantity, price,
-        order_id, comment, sent_at, received_at, payload
+        order_id, comment, sent_at, received_at, payload, reduce_only
     FROM new ORDER BY strategy_id, dedup_key
     ON CONFLICT (strategy_id, dedup_key) DO UPDATE
         SET dedup_key = signals.dedup_key || ':' || EXTRACT(epoch FROM signals.received_at)
-        WHERE starts_with(excluded.dedup_key, $18::text)
-            AND signals.received_at <= excluded.received_at - $17::interval
+        WHERE starts_with(excluded.dedup_key, $19::text)
+            AND signals.received_at <= excluded.received_at - $18::interval
     RETURNING id, strategy_id, dedup_key
 ), kept AS MATERIALIZED (
     SELECT new.number, stored.strategy_id, new.symbol, stored.id
@@ -104,6 +105,7 @@ class NewAlert(NamedTuple):
     sent_at: datetime | None
     payload: str
     has_everyones_secret: bool
+    reduce_only: bool
 
 
 class Verdict(NamedTuple):

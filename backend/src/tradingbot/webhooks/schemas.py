@@ -7,7 +7,6 @@ from uuid import UUID
 
 from pydantic import (
     AfterValidator,
-    AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -15,13 +14,9 @@ from pydantic import (
     model_validator,
 )
 
-from tradingbot.core.fields import no_boolean, stored
+from tradingbot.core.fields import no_boolean, plain_number, stored
 from tradingbot.core.moments import to_utc
 from tradingbot.signals.models import Action, MarketPosition
-
-
-def _number_to_text(value: Any) -> Any:
-    return str(value) if isinstance(value, int | Decimal) and not isinstance(value, bool) else value
 
 
 def _lower_case(value: Any) -> Any:
@@ -31,15 +26,18 @@ def _lower_case(value: Any) -> Any:
 Amount = Annotated[
     Decimal,
     Field(allow_inf_nan=False, max_digits=128),
-    BeforeValidator(no_boolean),
+    BeforeValidator(plain_number),
     AfterValidator(stored),
 ]
 Moment = Annotated[datetime, BeforeValidator(no_boolean), AfterValidator(to_utc)]
-Identifier = Annotated[str, BeforeValidator(_number_to_text), Field(min_length=1, max_length=128)]
 
 
 class Alert(BaseModel):
-    """The fields that we know; others are kept with the signal as they came. Times without a zone are UTC."""
+    """The fields that we know; others are kept with the signal as they came. Times without a zone are UTC.
+
+    Fields that ask for what is not supported, such as `stopLoss` or `type: limit`, are refused, but in an
+    exit.
+    """
 
     model_config = ConfigDict(
         str_strip_whitespace=True,
@@ -63,7 +61,6 @@ class Alert(BaseModel):
         Field(
             min_length=1,
             max_length=64,
-            validation_alias=AliasChoices("symbol", "ticker"),
             description="May be called `ticker`.",
         ),
     ]
@@ -72,17 +69,25 @@ class Alert(BaseModel):
     position_size: Amount | None = None
     quantity: Annotated[
         Amount | None,
-        Field(
-            validation_alias=AliasChoices("quantity", "qty", "contracts"),
-            description="May be called `qty` or `contracts`.",
-        ),
+        Field(description="May be called `qty` or `contracts`: the first that is not null counts."),
     ] = None
     price: Amount | None = None
-    id: Identifier | None = None
-    order_id: Identifier | None = None
+    reduce_only: Annotated[
+        bool | None,
+        Field(description="Only what closes something is done. May be called `reduceOnly`."),
+    ] = None
+    id: str | None = None
+    order_id: Annotated[str | None, Field(description="128 characters of it are stored.")] = None
     timenow: Moment | None = None
-    comment: Annotated[str | None, Field(max_length=1000)] = None
+    comment: Annotated[str | None, Field(description="1000 characters of it are stored.")] = None
     secret: Annotated[str | None, Field(max_length=512)] = None
+
+    @property
+    def is_exit(self) -> bool:
+        """Whether it can only bring the position nearer to zero."""
+        if self.market_position is None:
+            return self.action == Action.CLOSE or bool(self.reduce_only)
+        return self.market_position == MarketPosition.FLAT or bool(self.reduce_only)
 
     @model_validator(mode="after")
     def says_what_to_do(self) -> Self:
@@ -92,7 +97,10 @@ class Alert(BaseModel):
 
 
 class Receipt(BaseModel):
-    """The alert is stored: just now, or by an earlier delivery of the same alert."""
+    """The alert is stored: just now, or by an earlier delivery of the same alert.
+
+    `notes` says what of it was cut, left out or not done.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={"example": {"id": "0b9f6c3e-0f0e-4a86-9c0f-2a1f7a3f5b1d", "status": "accepted"}}
@@ -100,3 +108,4 @@ class Receipt(BaseModel):
 
     id: UUID
     status: Literal["accepted", "duplicate"]
+    notes: list[str] = []

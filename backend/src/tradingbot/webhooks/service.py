@@ -1,6 +1,7 @@
 """From an alert to the answer that its sender gets."""
 
 import hmac
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from tradingbot.webhooks.intake import Intake
 from tradingbot.webhooks.parsing import ParsedAlert
 from tradingbot.webhooks.repository import NewAlert, Verdict
 from tradingbot.webhooks.schemas import Receipt
+from tradingbot.webhooks.tidying import LABELS
 
 log = structlog.stdlib.get_logger("tradingbot.webhooks")
 
@@ -53,7 +55,7 @@ async def receive(
         ahead = (sent_at - received_at).total_seconds()
         raise StaleError(f"timenow is {ahead:.0f} s in the future: is a clock wrong, the sender's or ours?")
     alert = _to_store(token, parsed, received_at, settings)
-    return _answer(alert, await intake.store(alert))
+    return _answer(alert, await intake.store(alert), parsed.notes)
 
 
 def _to_store(token: str, parsed: ParsedAlert, received_at: datetime, settings: Settings) -> NewAlert:
@@ -75,15 +77,20 @@ def _to_store(token: str, parsed: ParsedAlert, received_at: datetime, settings: 
         alert.position_size,
         alert.quantity,
         alert.price,
-        alert.order_id,
-        alert.comment,
+        _cut(alert.order_id, "order_id"),
+        _cut(alert.comment, "comment"),
         alert.timenow,
         strict_json.dumps(parsed.payload),
         has_everyones_secret,
+        bool(alert.reduce_only),
     )
 
 
-def _answer(alert: NewAlert, verdict: Verdict | None) -> Receipt:
+def _cut(label: str | None, field: str) -> str | None:
+    return None if label is None else label[: LABELS[field]]
+
+
+def _answer(alert: NewAlert, verdict: Verdict | None, notes: Sequence[str]) -> Receipt:
     if verdict is None:
         raise _unknown()
     if not verdict.is_trusted:
@@ -91,18 +98,22 @@ def _answer(alert: NewAlert, verdict: Verdict | None) -> Receipt:
         log.warning("an alert was refused", reason=reason, strategy=str(verdict.strategy_id))
         raise ForbiddenError(reason)
     if verdict.earlier_id is not None:
-        return _receipt(verdict.earlier_id, is_new=False)
+        return _receipt(verdict.earlier_id, notes, is_new=False)
     if verdict.is_stale and alert.sent_at is not None:
         age = (alert.received_at - alert.sent_at).total_seconds()
         raise StaleError(f"The alert is {age:.0f} s old by its timenow, and may be {verdict.max_age} s old.")
     if verdict.new_id is None:
         raise RuntimeError("an alert without a final verdict")
-    return _receipt(verdict.new_id, is_new=True)
+    if notes:
+        log.info("an alert is not taken as it is", signal_id=str(verdict.new_id), notes=list(notes))
+    return _receipt(verdict.new_id, notes, is_new=True)
 
 
-def _receipt(signal_id: UUID, *, is_new: bool) -> Receipt:
+def _receipt(signal_id: UUID, notes: Sequence[str], *, is_new: bool) -> Receipt:
     # Not validated: it is our own.
-    return Receipt.model_construct(id=signal_id, status="accepted" if is_new else "duplicate")
+    return Receipt.model_construct(
+        id=signal_id, status="accepted" if is_new else "duplicate", notes=list(notes)
+    )
 
 
 def _unknown() -> NotFoundError:

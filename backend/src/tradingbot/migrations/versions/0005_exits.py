@@ -1,6 +1,7 @@
 """Positions know the least exit that their market takes, rows of the outbox their symbol and priority.
 
-Orders know when a person said what became of them, and halts whether they flatten.
+Signals know whether they only close, orders when a person said what became of them, and halts whether they
+flatten.
 
 What is less than the least is dust. Earlier versions live with this: they name none of the columns. By the
 default of the first nothing is dust. The symbol is empty in the rows that they add, and later versions keep
@@ -31,6 +32,9 @@ def upgrade() -> None:
         "outbox", sa.Column("priority", sa.SmallInteger(), server_default=sa.text("1"), nullable=False)
     )
     op.add_column("halts", sa.Column("flatten", sa.Boolean(), server_default=sa.false(), nullable=False))
+    op.add_column(
+        "signals", sa.Column("reduce_only", sa.Boolean(), server_default=sa.false(), nullable=False)
+    )
     op.add_column("orders", sa.Column("settled_at", sa.DateTime(timezone=True)))
     op.create_index(
         "ix_outbox_strategy_id_priority_symbol_id", "outbox", ["strategy_id", "priority", "symbol", "id"]
@@ -41,6 +45,7 @@ def downgrade() -> None:
     """Go back."""
     op.drop_index("ix_outbox_strategy_id_priority_symbol_id", "outbox")
     op.drop_column("orders", "settled_at")
+    op.drop_column("signals", "reduce_only")
     op.drop_column("halts", "flatten")
     op.drop_column("outbox", "priority")
     op.drop_column("outbox", "symbol")
