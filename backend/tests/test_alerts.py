@@ -56,6 +56,8 @@ def parsed(alert: dict[str, Any]) -> ParsedAlert:
         ("leverage", 10),
         ("leverage", "10x"),
         ("marginMode", "isolated"),
+        ("stopLoss", "sNaN"),
+        ("takeProfit", "Infinity"),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(field: str, value: Any) -> None:

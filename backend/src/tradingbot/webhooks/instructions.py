@@ -19,6 +19,8 @@ _UNSUPPORTED = {
     ),
     **dict.fromkeys(("leverage", "marginmode", "margintype", "positionside"), _AT_THE_EXCHANGE),
 }
+# Of a name, in an answer.
+_LONGEST = 64
 _ORDER_TYPE = ("ordertype", "type")
 # `type` alone is anybody's word: only these are order types for certain.
 _OTHER_TYPES = re.compile(r"(limit|stop|trailing|takeprofit|oco|postonly|iceberg)")
@@ -27,13 +29,15 @@ _OTHER_TYPES = re.compile(r"(limit|stop|trailing|takeprofit|oco|postonly|iceberg
 def unsupported(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the fields of an alert that ask for what is not supported, each with the reason."""
     return [
-        (field, why) for field, value in document.items() if (why := _objection(field, value)) is not None
+        (field[:_LONGEST], why)
+        for field, value in document.items()
+        if (why := _objection(field, value)) is not None
     ]
 
 
 def _objection(field: str, value: Any) -> str | None:
     name = _plain(field)
-    if _says_nothing(value):
+    if (name not in _ORDER_TYPE and name not in _UNSUPPORTED) or _says_nothing(value):
         return None
     if name in _ORDER_TYPE:
         word = _plain(value) if isinstance(value, str) else ""
@@ -41,11 +45,11 @@ def _objection(field: str, value: Any) -> str | None:
         return _MARKET_ONLY if is_other else None
     if name == "leverage" and _number(value) == 1:
         return None
-    return _UNSUPPORTED.get(name)
+    return _UNSUPPORTED[name]
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"[\s_-]", "", text).lower()
+    return text.replace("_", "").replace("-", "").replace(" ", "").lower()
 
 
 def _says_nothing(value: Any) -> bool:
@@ -59,6 +63,8 @@ def _says_nothing(value: Any) -> bool:
 
 def _number(value: Any) -> Decimal | None:
     try:
-        return Decimal(value) if isinstance(value, str | int | Decimal) else None
+        number = Decimal(value) if isinstance(value, str | int | Decimal) else None
     except InvalidOperation:
         return None
+    # A signalling NaN cannot be compared.
+    return number if number is not None and number.is_finite() else None
