@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, select, tuple_, update
+from sqlalchemy import ColumnElement, delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -69,6 +69,20 @@ async def rotate(session: AsyncSession, session_id: UUID, old_hash: str, values:
         return False
     await session.execute(insert(RetiredRefreshToken).values(token_hash=old_hash, session_id=session_id))
     return True
+
+
+async def was_retired_within(session: AsyncSession, token_hash: str, seconds: float) -> bool:
+    """Return whether a live session exchanged this refresh token within the last `seconds`."""
+    statement = (
+        select(RetiredRefreshToken.session_id)
+        .join(Session, Session.id == RetiredRefreshToken.session_id)
+        .where(
+            RetiredRefreshToken.token_hash == token_hash,
+            RetiredRefreshToken.retired_at > func.now() - func.make_interval(0, 0, 0, 0, 0, 0, seconds),
+            Session.revoked_at.is_(None),
+        )
+    )
+    return (await session.execute(statement)).scalar_one_or_none() is not None
 
 
 async def revoke_by_retired_token(session: AsyncSession, token_hash: str, now: datetime) -> UUID | None:

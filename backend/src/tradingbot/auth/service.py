@@ -32,6 +32,9 @@ CHALLENGE = {"WWW-Authenticate": 'Bearer realm="tradingbot", ApiKey realm="tradi
 
 log = structlog.stdlib.get_logger("tradingbot.auth")
 
+# Seconds: for so long after an exchange whoever comes second is taken for a tab or thread of the same client.
+_SAME_MOMENT = 5.0
+
 
 class Verified(NamedTuple):
     """Somebody who gave the password of this account; `new_hash` replaces a hash made at another cost."""
@@ -106,23 +109,26 @@ async def refresh(
     """Exchanges a refresh token for new tokens, once.
 
     A problem is given back, not raised: what was found out on the way is to be committed. A token that had
-    been exchanged before this request looked at it is a copy in wrong hands, or its owner's who lost the race
-    against them: the session is revoked. Not so if another request exchanges it at the same moment: then this
-    one just came second.
+    been exchanged before is a copy in wrong hands, or its owner's who lost the race against them: the session
+    is revoked. Not so if another request has exchanged it within the last seconds: then this one just came
+    second. It gets no token either.
     """
     invalid = unauthorized("The refresh token is not valid, or its session is over.")
     if not is_well_formed(token, TokenKind.REFRESH):
         return invalid
     now, old_hash, new = utc_now(), _hash(settings, token), new_token(TokenKind.REFRESH)
     found = await repository.find_by_token(session, old_hash, now)
+    second = ConflictError("Another request exchanges this refresh token: use the tokens that it gets.")
     if found is None:
+        if await repository.was_retired_within(session, old_hash, _SAME_MOMENT):
+            return second
         revoked = await repository.revoke_by_retired_token(session, old_hash, now)
         if revoked is not None:
             log.warning("a used refresh token was shown again: session revoked", session=str(revoked))
         return invalid
     values = {"token_hash": _hash(settings, new), "last_used_at": now, **client._asdict()}
     if not await repository.rotate(session, found.id, old_hash, values):
-        return ConflictError("Another request exchanges this refresh token: use the tokens that it gets.")
+        return second
     return _tokens(settings, found, new)
 
 
