@@ -44,7 +44,7 @@ DROP ROLE tradingbot_owner;
 # Of later revisions: the backend of today serves on these tables meanwhile.
 NAMED_BY_THE_BACKEND = """
 ALTER TABLE outbox ADD symbol varchar(64) NOT NULL DEFAULT '';
-ALTER TABLE outbox ADD priority smallint NOT NULL DEFAULT 1;
+ALTER TABLE outbox ADD priority bigint NOT NULL DEFAULT 1;
 ALTER TABLE signals ADD reduce_only boolean NOT NULL DEFAULT false;
 ALTER TABLE orders ADD settled_at timestamptz;
 ALTER TABLE halts ADD flatten boolean NOT NULL DEFAULT false;

@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import IntEnum, StrEnum
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, SmallInteger, String, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tradingbot.core.models import Base, Timestamped
@@ -46,7 +46,7 @@ class OutboxRow(Timestamped, Base):
     task: Mapped[str] = mapped_column(String(8))
     strategy_id: Mapped[UUID] = mapped_column(ForeignKey("strategies.id", ondelete="CASCADE"))
     symbol: Mapped[str] = mapped_column(String(64), server_default=text("''"))
-    priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
+    priority: Mapped[int] = mapped_column(BigInteger, server_default=text("1"))
     signal_id: Mapped[UUID | None] = mapped_column(ForeignKey("signals.id", ondelete="CASCADE"))
     order_id: Mapped[UUID | None] = mapped_column(ForeignKey("orders.id", ondelete="CASCADE"))
     # Not before this moment: a row whose work failed for now waits here.

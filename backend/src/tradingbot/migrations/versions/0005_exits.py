@@ -29,7 +29,7 @@ def upgrade() -> None:
     )
     op.add_column("outbox", sa.Column("symbol", sa.String(64), server_default=sa.text("''"), nullable=False))
     op.add_column(
-        "outbox", sa.Column("priority", sa.SmallInteger(), server_default=sa.text("1"), nullable=False)
+        "outbox", sa.Column("priority", sa.BigInteger(), server_default=sa.text("1"), nullable=False)
     )
     op.add_column("halts", sa.Column("flatten", sa.Boolean(), server_default=sa.false(), nullable=False))
     op.add_column(
