@@ -8,6 +8,8 @@ from uuid import uuid4
 
 import pytest
 from prometheus_client import REGISTRY
+from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.typing import Subprotocol
 
@@ -34,7 +36,7 @@ from tradingbot.core.database import Database
 from tradingbot.core.redis import make_redis
 from tradingbot.core.settings import Settings
 from tradingbot.events import protocol, tickets
-from tradingbot.events.protocol import LiveProtocol
+from tradingbot.events.protocol import LARGEST_MESSAGE, LiveProtocol
 from tradingbot.events.schemas import PROTOCOL
 
 
@@ -148,6 +150,31 @@ async def test_a_client_that_says_goodbye_and_reads_nothing_is_cut_off(
         silent.transport.write(frame)
         await eventually(lambda: bool(lost))
         silent.transport.abort()
+
+
+TOO_LARGE = b"\x81\xff" + (LARGEST_MESSAGE + 1).to_bytes(8, "big") + b"\x00" * 4
+
+
+@pytest.mark.parametrize(("frame", "code"), [(TOO_LARGE, 1009), (NONSENSE, 1002)], ids=["large", "nonsense"])
+async def test_an_event_that_comes_while_the_protocol_closes_is_no_error(
+    account: Account, monkeypatch: pytest.MonkeyPatch, frame: bytes, code: int
+) -> None:
+    """It closes at what a client may not send; whoever is about to send is told that the client is gone."""
+    sending: list[asyncio.Task[None]] = []
+    closes = LiveProtocol.handle_parser_exception
+
+    def send_and_close(connection: LiveProtocol) -> None:
+        event: ASGISendEvent = {"type": "websocket.send", "bytes": None, "text": "an event"}
+        sending.append(asyncio.create_task(connection.send(event)))
+        closes(connection)
+
+    monkeypatch.setattr(LiveProtocol, "handle_parser_exception", send_and_close)
+    async with live_server(Settings()) as port:
+        client = await listen(port, account)
+        client.transport.write(frame)
+        assert await close_code(client) == code
+        with pytest.raises(ClientDisconnected):
+            await sending[0]
 
 
 async def test_the_end_of_the_server_is_told_although_another_client_is_just_closing(

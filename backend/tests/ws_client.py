@@ -23,6 +23,7 @@ from tradingbot.app import create_app
 from tradingbot.core.database import Database
 from tradingbot.core.redis import make_redis
 from tradingbot.core.settings import Settings
+from tradingbot.events.protocol import LARGEST_MESSAGE
 from tradingbot.events.publisher import EventPublisher
 from tradingbot.events.service import EventType, record
 from tradingbot.users.models import User
@@ -45,6 +46,7 @@ async def live_server(settings: Settings) -> AsyncIterator[int]:
         host="127.0.0.1",
         port=port,
         ws="tradingbot.events.protocol:LiveProtocol",
+        ws_max_size=LARGEST_MESSAGE,
         ws_ping_interval=settings.websocket_ping_interval,
         ws_ping_timeout=settings.websocket_ping_interval,
         lifespan="on",

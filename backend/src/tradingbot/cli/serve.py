@@ -12,6 +12,7 @@ from tradingbot.core.logging import configure_logging
 from tradingbot.core.metrics_files import shared_counts
 from tradingbot.core.refusal import load
 from tradingbot.core.settings import Settings
+from tradingbot.events.protocol import LARGEST_MESSAGE
 
 log = structlog.stdlib.get_logger("tradingbot.serve")
 
@@ -41,7 +42,7 @@ def run(_arguments: argparse.Namespace) -> int:
         loop="uvloop",
         http="httptools",
         ws="tradingbot.events.protocol:LiveProtocol",
-        ws_max_size=64 * 1024,
+        ws_max_size=LARGEST_MESSAGE,
         ws_ping_interval=settings.websocket_ping_interval,
         ws_ping_timeout=settings.websocket_ping_interval,
         lifespan="on",

@@ -1,4 +1,4 @@
-"""Uvicorn's WebSocket protocol, but closing a connection waits for no client, and refusing one is no error.
+"""Uvicorn's WebSocket protocol, but closing a connection waits for no client, and is no error of ours.
 
 As it is, `websocket.close` waits until the client takes data again, and a transport that is closed keeps what
 it could not send, and the connection, for as long as the client likes. And the end of the server fails at a
@@ -10,10 +10,13 @@ import random
 from typing import ClassVar
 
 from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame
 
+# Bytes that a client may send in one message. None of them is looked at.
+LARGEST_MESSAGE = 64 * 1024
 _PATIENCE = 5.0
 _PATIENCE_AT_SHUTDOWN = 1.0
 # Seconds over which the end of the server spreads its closes. A client comes back at once, for a ticket, a
@@ -77,6 +80,11 @@ class LiveProtocol(WebSocketsSansIOProtocol):
         if message["type"] == "websocket.close":
             self.writable.set()
             self.loop.call_later(_PATIENCE, self.transport.abort)
+        elif message["type"] == "websocket.send":
+            await self.writable.wait()
+            if self.close_sent:
+                # The protocol has closed by itself, and the application is about to learn of it.
+                raise ClientDisconnected
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
             # A refusal is an answer; without this it is logged as the lack of one.
