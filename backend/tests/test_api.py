@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -46,6 +47,27 @@ async def test_errors_are_problem_documents(
     client: httpx.AsyncClient, method: str, path: str, status: int
 ) -> None:
     assert_problem(await client.request(method, path), status)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/api/v1/strategies", "GET, POST"),
+        ("POST", f"/api/v1/strategies/{uuid4()}", "GET, PATCH, DELETE"),
+        ("GET", f"/api/v1/strategies/{uuid4()}/secret", "POST, DELETE"),
+        ("POST", "/api/v1/risk/halts/all", "PUT, DELETE"),
+        ("GET", "/api/v1/webhooks/tradingview/tbw_x", "POST"),
+        ("DELETE", "/api/v1/health", "GET"),
+        ("POST", "/openapi.json", "GET, HEAD"),
+        ("TRACE", "/api/v1/signals", "GET"),
+    ],
+)
+async def test_allow_names_all_methods_of_a_path(
+    client: httpx.AsyncClient, method: str, path: str, allowed: str
+) -> None:
+    answer = await client.request(method, path)
+    assert_problem(answer, 405)
+    assert answer.headers["allow"] == allowed
 
 
 @pytest.mark.parametrize("path", ["/", "/nowhere", "/api/v1/signals", "/api/v1/ws/"])

@@ -98,6 +98,8 @@ async def test_scopes(client: httpx.AsyncClient, session: SignedIn) -> None:
         {"name": "a\x00b"},
         {"name": "k", "scopes": []},
         {"name": "k", "scopes": ["admin"]},
+        {"name": "k", "scopes": ["read", "read"]},
+        {"name": "k", "scopes": ["read", "trade", "read"]},
         {"name": "k", "expires_in_days": 0},
         {"name": "k", "expires_in_days": 3651},
         {"name": "k", "user_id": "0b9f6c3e-0f0e-4a86-9c0f-2a1f7a3f5b1d"},

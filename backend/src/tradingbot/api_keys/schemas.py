@@ -1,10 +1,10 @@
 """API keys as the API takes and shows them. Times are UTC."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from tradingbot.auth.principal import Scope
@@ -22,6 +22,14 @@ _KEY: JsonDict = {
 }
 
 
+def _once(scopes: Any) -> Any:
+    if isinstance(scopes, list):
+        names = [scope for scope in scopes if isinstance(scope, str)]
+        if len(set(names)) < len(names):
+            raise ValueError("names a scope twice")
+    return scopes
+
+
 class ApiKeyIn(RequestBody):
     """A key to be made; without `expires_in_days` it is good until it is revoked."""
 
@@ -30,7 +38,7 @@ class ApiKeyIn(RequestBody):
     )
 
     name: Name
-    scopes: Annotated[frozenset[Scope], Field(min_length=1)] = frozenset({Scope.READ})
+    scopes: Annotated[frozenset[Scope], Field(min_length=1), BeforeValidator(_once)] = frozenset({Scope.READ})
     expires_in_days: Annotated[int | None, Field(ge=1, le=MAX_DAYS)] = None
 
 

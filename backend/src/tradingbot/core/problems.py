@@ -10,9 +10,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from tradingbot.core.errors import ProblemError
 
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 
@@ -77,8 +79,10 @@ def install_error_handlers(app: FastAPI) -> None:
         return problem_from(error)
 
     @app.exception_handler(HTTPException)
-    async def on_http_exception(_request: Request, error: HTTPException) -> JSONResponse:
+    async def on_http_exception(request: Request, error: HTTPException) -> JSONResponse:
         headers = dict(error.headers) if error.headers else None
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers = {"Allow": ", ".join(_allowed(request))}
         return problem_response(error.status_code, str(error.detail), headers=headers)
 
     @app.exception_handler(RequestValidationError)
@@ -89,6 +93,18 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(ClientDisconnect)
     async def on_disconnect(_request: Request, _error: ClientDisconnect) -> JSONResponse:
         return problem_response(400, "The request ended before its body did.")
+
+
+def _allowed(request: Request) -> list[str]:
+    """Return the methods of all routes at the request's path: Starlette names those of the first one."""
+    return [
+        method
+        for method in _METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] == Match.FULL
+            for route in request.app.routes
+        )
+    ]
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
