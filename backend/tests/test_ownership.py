@@ -20,10 +20,12 @@ from tests.test_webhooks import assert_problem
 from tests.trading import open_desk
 from tradingbot.api_keys import service as api_keys
 from tradingbot.auth.principal import Scope
+from tradingbot.core.models import utc_now
 from tradingbot.core.settings import Settings
 from tradingbot.events.service import EventType, record
 from tradingbot.positions.models import Position
 from tradingbot.risk.models import Halt, Refusal, Rule
+from tradingbot.webhooks.models import RejectedAlert
 
 
 class Needs(Enum):
@@ -67,6 +69,7 @@ ENDPOINTS = {
     "DELETE /strategies/{strategy_id}/secret": Needs.TRADE,
     "GET /signals": Needs.READ,
     "GET /signals/{signal_id}": Needs.READ,
+    "GET /rejected-alerts": Needs.READ,
     "GET /orders": Needs.READ,
     "GET /orders/{order_id}": Needs.READ,
     "POST /orders/{order_id}/cancel": Needs.TRADE,
@@ -185,8 +188,17 @@ async def _one_of_everything(app: FastAPI, settings: Settings, owner: Person) ->
         rule=Rule.MAX_POSITION,
         reason="too much",
     )
+    rejected = RejectedAlert(
+        user_id=desk.user_id,
+        strategy_id=desk.strategy_id,
+        kind="x",
+        status=422,
+        reason="x",
+        last_at=utc_now(),
+    )
     async with database.transaction() as session:
         session.add(refusal)
+        session.add(rejected)
         session.add(Halt(user_id=desk.user_id, strategy_id=desk.strategy_id, reason="the owner's"))
         await record(session, desk.user_id, EventType.SIGNAL, {"id": str(signal.id)})
     async with database.transaction() as session:
@@ -203,6 +215,7 @@ async def _one_of_everything(app: FastAPI, settings: Settings, owner: Person) ->
         "order_id": str(order.id),
         "position_id": str(position_id),
         "refusal_id": str(refusal.id),
+        "rejected_alert_id": str(rejected.id),
         "user_id": str(desk.user_id),
     }
 

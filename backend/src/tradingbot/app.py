@@ -43,7 +43,9 @@ from tradingbot.risk import refusals_endpoints as refusals
 from tradingbot.signals import endpoints as signals
 from tradingbot.strategies import endpoints as strategies
 from tradingbot.webhooks import endpoints as webhooks
+from tradingbot.webhooks import rejected_endpoints as rejected_alerts
 from tradingbot.webhooks.intake import Intake
+from tradingbot.webhooks.rejections import Rejections
 
 API_PREFIX = "/api/v1"
 
@@ -91,6 +93,7 @@ def endpoints() -> APIRouter:
         exchanges,
         strategies,
         signals,
+        rejected_alerts,
         orders,
         positions,
         refusals,
@@ -118,8 +121,11 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
         hub = EventHub(redis, database, settings)
         waker = Waker(settings)
         intake = Intake(settings, waker)
+        rejections = Rejections(database, settings)
         passwords, attempts = Passwords(), Attempts(redis, settings)
-        app.state.context = Context(settings, database, redis, publisher, hub, intake, passwords, attempts)
+        app.state.context = Context(
+            settings, database, redis, publisher, hub, intake, rejections, passwords, attempts
+        )
         set_build_info()
         watch_pool(database.engine, "web")
         with reporting_errors(settings, "web"):
@@ -128,6 +134,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
             waker.start()
             await database.open()
             await intake.start()
+            rejections.start()
             # A thread of another program gets no signals.
             if threading.current_thread() is threading.main_thread():
                 asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, LiveProtocol.reconnect_all)
@@ -137,6 +144,7 @@ def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextMan
                 passwords.close()
                 await hub.close()
                 await intake.close()
+                await rejections.close()
                 await waker.close()
                 await publisher.close()
                 await redis.aclose()

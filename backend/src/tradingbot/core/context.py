@@ -14,6 +14,7 @@ from tradingbot.core.settings import Settings
 from tradingbot.events.hub import EventHub
 from tradingbot.events.publisher import EventPublisher
 from tradingbot.webhooks.intake import Intake
+from tradingbot.webhooks.rejections import Rejections
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Context:
     publisher: EventPublisher
     hub: EventHub
     intake: Intake
+    rejections: Rejections
     passwords: Passwords
     attempts: Attempts
 

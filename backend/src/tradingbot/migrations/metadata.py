@@ -14,6 +14,7 @@ from tradingbot.risk.models import Halt, Refusal
 from tradingbot.signals.models import Signal
 from tradingbot.strategies.models import Strategy
 from tradingbot.users.models import User
+from tradingbot.webhooks.models import RejectedAlert
 
 TABLES = (
     User,
@@ -23,6 +24,7 @@ TABLES = (
     ExchangeAccount,
     Strategy,
     Signal,
+    RejectedAlert,
     Order,
     Fill,
     Position,

@@ -34,11 +34,10 @@ async def receive_alert(request: Request) -> Response:
         receipt = await service.receive(
             context.intake, token, parse_alert(body), received_at, context.settings
         )
-    except service.StaleError:
-        _RECEIVED["stale"].inc()
-        raise
     except ProblemError as error:
-        _RECEIVED[_PROBLEMS[error.status]].inc()
+        _RECEIVED["stale" if isinstance(error, service.StaleError) else _PROBLEMS[error.status]].inc()
+        if error.status != HTTPStatus.SERVICE_UNAVAILABLE:
+            context.rejections.note(token, error, received_at)
         raise
     _RECEIVED[receipt.status].inc()
     shown: dict[str, Any] = {"id": str(receipt.id), "status": receipt.status}

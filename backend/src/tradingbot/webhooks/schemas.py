@@ -109,3 +109,37 @@ class Receipt(BaseModel):
     id: UUID
     status: Literal["accepted", "duplicate"]
     notes: list[str] = []
+
+
+_REJECTED: dict[str, Any] = {
+    "id": "5b0c2f0e-8a0d-4f2a-9d57-6f0f1d8a3c44",
+    "strategy_id": "6f1c2a54-7d7e-4b0b-8a55-0d8f6f6c1d11",
+    "status": 422,
+    "reason": "The alert asks for what is not supported. stopLoss: not supported: send an alert that closes",
+    "times": 12,
+    "created_at": "2026-01-05T12:00:00Z",
+    "last_at": "2026-01-05T12:34:00Z",
+}
+
+
+class RejectedAlertOut(BaseModel):
+    """Alerts of one strategy that were answered with this error, of which `reason` is that of the last."""
+
+    model_config = ConfigDict(from_attributes=True, json_schema_extra={"example": _REJECTED})
+
+    id: UUID
+    strategy_id: UUID
+    status: int
+    reason: str
+    times: int
+    created_at: datetime
+    last_at: datetime
+
+
+class RejectedAlertPage(BaseModel):
+    """Rejected alerts, the newest first; `next_cursor` gets the older ones, null at the end."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"items": [_REJECTED], "next_cursor": None}})
+
+    items: list[RejectedAlertOut]
+    next_cursor: str | None
