@@ -71,6 +71,14 @@ def test_what_is_not_supported_is_refused_by_name(field: str, value: Any) -> Non
         assert [note.split(":")[0] for note in done.notes] == [field]
 
 
+def test_an_answer_names_twenty_fields_at_most() -> None:
+    spellings = {f"s{'_' * number}l": 5 for number in range(3000)}
+    with pytest.raises(UnprocessableError) as refused:
+        parsed(BUY | spellings)
+    assert len(refused.value.extensions["errors"]) == 20
+    assert len(parsed(EXITS[0] | {"s" + "_" * 9000 + "l": 5}).notes[0]) < 200
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -219,6 +227,50 @@ async def desk(settings: Settings) -> AsyncIterator[Desk]:
 async def bench(desk: Desk, settings: Settings) -> AsyncIterator[Bench]:
     async with open_bench(desk, settings) as bench:
         yield bench
+
+
+TARGETS = {
+    "long 1, and then less": (
+        "0",
+        [("long", "1", False), ("long", "0.5", True)],
+        [("buy", "1"), ("sell", "0.5")],
+    ),
+    "less, and then more": (
+        "1",
+        [("long", "0.5", True), ("long", "2", False)],
+        [("sell", "0.5"), ("buy", "1.5")],
+    ),
+    "less, and then nothing": ("1", [("long", "0.5", True), ("flat", None, True)], [("sell", "1")]),
+    "more, and then nothing": ("1", [("long", "2", False), ("flat", None, True)], [("sell", "1")]),
+}
+
+
+@pytest.mark.parametrize(("held", "targets", "trades"), TARGETS.values(), ids=TARGETS.keys())
+async def test_a_target_that_only_closes_takes_the_place_of_none_that_opens(
+    desk: Desk,
+    bench: Bench,
+    held: str,
+    targets: list[tuple[str, str | None, bool]],
+    trades: list[tuple[str, str]],
+) -> None:
+    strategy = await desk.strategy(await desk.account())
+    if held != "0":
+        await desk.queue(strategy, "buy", quantity=D(held))
+        await bench.work()
+    before = len(await desk.orders())
+    for position, size, reduce_only in targets:
+        await desk.queue(
+            strategy,
+            None,
+            market_position=position,
+            position_size=None if size is None else D(size),
+            quantity=None,
+            reduce_only=reduce_only,
+        )
+    await bench.work()
+    assert [(order.side, order.quantity) for order in (await desk.orders())[before:]] == [
+        (side, D(quantity)) for side, quantity in trades
+    ]
 
 
 @pytest.mark.parametrize(

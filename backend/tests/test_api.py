@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import pytest
@@ -17,6 +16,8 @@ from tests.test_webhooks import assert_problem
 from tradingbot import __version__
 from tradingbot.app import create_app
 from tradingbot.core.settings import Settings
+
+NOBODYS = "00000000-0000-4000-8000-000000000000"
 
 
 async def test_health_is_exact(client: httpx.AsyncClient) -> None:
@@ -53,8 +54,8 @@ async def test_errors_are_problem_documents(
     ("method", "path", "allowed"),
     [
         ("PUT", "/api/v1/strategies", "GET, POST"),
-        ("POST", f"/api/v1/strategies/{uuid4()}", "GET, PATCH, DELETE"),
-        ("GET", f"/api/v1/strategies/{uuid4()}/secret", "POST, DELETE"),
+        ("POST", f"/api/v1/strategies/{NOBODYS}", "GET, PATCH, DELETE"),
+        ("GET", f"/api/v1/strategies/{NOBODYS}/secret", "POST, DELETE"),
         ("POST", "/api/v1/risk/halts/all", "PUT, DELETE"),
         ("GET", "/api/v1/webhooks/tradingview/tbw_x", "POST"),
         ("DELETE", "/api/v1/health", "GET"),

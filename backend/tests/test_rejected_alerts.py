@@ -70,7 +70,7 @@ async def test_each_reason_is_shown_with_how_often_and_when_last(
     for reason, words in zip(
         reasons,
         (
-            "",
+            "larger than 65536 bytes",
             "not JSON",
             "in the future",
             "action: ",

@@ -238,6 +238,7 @@ MALFORMED = {
     "time out of range": b'{"symbol":"A","action":"buy","timenow":"9999-12-31T23:59:59-23:00"}',
     "huge time": b'{"symbol":"A","action":"buy","timenow":99999999999999999999999999}',
     "secret is a number": b'{"symbol":"A","action":"buy","secret":123}',
+    "long number": b'{"symbol":"A","action":"buy","quantity":"' + b"1" * 60_000 + b'x"}',
     "underscore": b'{"symbol":"A","action":"buy","quantity":"0.00_1"}',
     "underscores": b'{"symbol":"A","action":"buy","price":"50_004"}',
     "digits of another script": '{"symbol":"A","action":"buy","quantity":"\u0660.\u0665"}'.encode(),

@@ -183,6 +183,17 @@ async def test_what_is_not_there_any_more_is_not_sold(desk: Desk, stub: StubExch
     assert await desk.held(strategy) == D("0.6")
 
 
+async def test_nor_is_it_when_it_is_closed_by_hand(desk: Desk, stub: StubExchange, say: Say) -> None:
+    strategy = await spot(desk)
+    await say(strategy, "long", "1")
+    stub.account.balances["BTC"] = D("0.4")
+    await close(desk)
+    await desk.until_idle()
+    order = (await desk.orders())[1]
+    assert (order.state, order.filled_quantity) == (OrderState.FILLED, D("0.4"))
+    assert await desk.held(strategy) == D("0.6")
+
+
 # A flip that may not open still closes
 
 

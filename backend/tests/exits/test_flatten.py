@@ -3,20 +3,23 @@
 import asyncio
 from decimal import Decimal
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from tests.conftest import Account
 from tests.desk import Desk, open_desk, running_worker, until, working_here
 from tests.forked import run
 from tests.stub_exchange import Fault, StubExchange
 from tests.stub_exchange.faults import FOREVER
+from tradingbot.core.errors import UnavailableError
 from tradingbot.core.settings import Settings
 from tradingbot.exchanges.models import Market, Mode
 from tradingbot.orders.models import Order, OrderState
-from tradingbot.positions import flattening
+from tradingbot.positions import closing, flattening
 from tradingbot.positions.models import Position
 from tradingbot.risk import halts
 from tradingbot.risk.halts import EVERYBODY, Target
@@ -139,6 +142,41 @@ async def test_a_close_that_ends_in_vain_is_not_made_again_at_once(desk: Desk, s
     assert len(await desk.orders()) == 3
 
 
+async def test_a_close_that_was_not_sent_is_made_again_at_once(desk: Desk, settings: Settings) -> None:
+    """Nothing was left to close then, and now there is."""
+    paper = await desk.strategy()
+    async with working_here(settings):
+        await desk.queue(paper, quantity=D(1))
+        await desk.until_idle()
+    await halt(desk, EVERYBODY)
+    await flattening.flatten(desk.database)
+    async with desk.database.transaction() as session:
+        await session.execute(text("UPDATE orders SET state = 'cancelled' WHERE reduce_only"))
+    await flattening.flatten(desk.database)
+    assert len(await desk.orders()) == 3
+
+
+async def test_what_fails_keeps_nothing_else_from_being_closed(
+    desk: Desk, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper = await desk.strategy()
+    async with working_here(settings):
+        for symbol in ("AUSDT", "BUSDT", "CUSDT"):
+            await desk.queue(paper, quantity=D(1), symbol=symbol)
+        await desk.until_idle()
+    closes, broken = closing.close, {row.id for row in await desk.all(Position, Position.symbol != "BUSDT")}
+
+    async def close(session: AsyncSession, user_id: UUID, position_id: UUID, key: str) -> Order:
+        if position_id in broken:
+            raise UnavailableError("a lock is waited for too long")
+        return await closes(session, user_id, position_id, key)
+
+    monkeypatch.setattr(closing, "close", close)
+    await halt(desk, EVERYBODY)
+    await flattening.flatten(desk.database)
+    assert [order.symbol for order in await desk.all(Order, Order.reduce_only)] == ["BUSDT"]
+
+
 async def test_the_api(client: httpx.AsyncClient, account: Account) -> None:
     first = await client.put(f"{URL}/all", json={"flatten": True}, headers=account.headers)
     assert (first.status_code, first.json()["flatten"]) == (200, True)
@@ -161,10 +199,11 @@ async def test_the_command_line_shows_what_is_left(desk: Desk, settings: Setting
     assert nobody_works.returncode == 1
     assert "left to close: 1\n" in nobody_works.stdout
     lines = [line.split() for line in nobody_works.stdout.splitlines()[-2:]]
-    assert lines[0] == ["STRATEGY", "SYMBOL", "HELD", "OPEN", "ORDERS"]
-    assert lines[1][2:] == ["BTCUSDT", "1", "0"]
+    assert lines[0] == ["USER", "STRATEGY", "SYMBOL", "HELD", "OPEN", "ORDERS"]
+    assert lines[1][0] == "desk@mail.test"
+    assert lines[1][3:] == ["BTCUSDT", "1", "0"]
     assert "The worker goes on" in nobody_works.stderr
-    assert "desk@mail.test all strategies  all is closed" in run("halt", "status").stdout
+    assert "desk@mail.test all strategies  closes all" in run("halt", "status").stdout
     async with running_worker(tmp_path):
         done = await asyncio.to_thread(run, *on)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (

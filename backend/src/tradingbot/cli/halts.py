@@ -112,8 +112,8 @@ def _watch(settings: DatabaseSettings, target: Target, seconds: float) -> int:
         if markets != shown:
             shown = markets
             print(f"{datetime.now(UTC):%H:%M:%S}Z  left to close: {len(markets)}", flush=True)
-            rows = [(one.strategy, one.symbol, plain(one.held), one.open_orders) for one in markets]
-            print_rows(False, ("STRATEGY", "SYMBOL", "HELD", "OPEN ORDERS"), rows)
+            rows = [(one.user, one.strategy, one.symbol, plain(one.held), one.open_orders) for one in markets]
+            print_rows(False, ("USER", "STRATEGY", "SYMBOL", "HELD", "OPEN ORDERS"), rows)
         if time.monotonic() >= deadline:
             print(
                 "not all is closed yet. The worker goes on until it is, or the halt ends; whether there is a"
@@ -147,7 +147,7 @@ def run_status(arguments: argparse.Namespace) -> int:
         return 0
     for halt, user, strategy in rows:
         whose = f"{user} {strategy or 'all strategies'}" if user else "everybody"
-        how = "  all is closed" if halt.flatten else ""
+        how = "  closes all" if halt.flatten else ""
         print(f"{halt.created_at:%Y-%m-%d %H:%M:%S}Z  {whose}{how}  {halt.reason or ''}".rstrip())
     if not rows:
         print("nothing is halted")

@@ -17,7 +17,8 @@ from pydantic import (
 
 from tradingbot.core.amounts import PRECISION, SCALE, to_scale
 
-_PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+# Each way to read a text has one beginning only: a long one that is none is known at once.
+_PLAIN = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _LARGEST = Decimal(10) ** (PRECISION - SCALE)
 
 

@@ -175,11 +175,12 @@ class Decider:
 
         An exit gives way to another exit alone: a newer entry may be refused, and the position would stay.
         """
-        if is_exit(signal):
+        has_target = signal.market_position is not None
+        if is_exit(signal) or (signal.reduce_only and has_target):
             return await repository.has_newer_target(
                 changes.session, signal, row_id, Signal.market_position == MarketPosition.FLAT
             )
-        if signal.market_position is None:
+        if not has_target:
             return False
         return await repository.has_newer_target(changes.session, signal, row_id)
 

@@ -13,12 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tradingbot.core.amounts import ARITHMETIC
 from tradingbot.core.crypto import EnvelopeError
+from tradingbot.core.errors import UnavailableError
 from tradingbot.exchanges.base import ExchangeError
 from tradingbot.orders import exits, repository
 from tradingbot.orders.changes import Changes, Changing
 from tradingbot.orders.models import Order, OrderState, Side
 from tradingbot.orders.outcome import DONE, Later, Outcome
 from tradingbot.orders.placing import Placer, is_known
+from tradingbot.orders.service import record_order
 from tradingbot.positions import service as positions
 
 log = structlog.stdlib.get_logger("tradingbot.orders")
@@ -47,10 +49,10 @@ class Overtaker:
                 return None
             order, exchange = placement.order, placement.account.exchange
             others = await repository.open_in_market(changes.session, order)
-            for other in others:
-                noted = await repository.request_cancel(changes.session, other.id)
-                if noted is not None:
-                    await changes.order(noted, exchange)
+            # All orders before the first event, which locks the user's sequence.
+            noted = [await repository.request_cancel(changes.session, other.id) for other in others]
+            for cancelled in filter(None, noted):
+                await record_order(changes.session, cancelled)
         for other in others:
             await self._end(other)
         async with self._changing.transaction() as changes:
@@ -65,6 +67,11 @@ class Overtaker:
         except (ExchangeError, EnvelopeError) as error:
             # Its own row, or the reconcile loop, goes on with it.
             log.warning("an order is not cancelled yet", order_id=str(other.id), reason=str(error))
+        except UnavailableError:
+            raise
+        except Exception:
+            # What is wrong with another order does not keep this one back.
+            log.exception("an order is not cancelled", order_id=str(other.id))
 
 
 def _waits(order: Order) -> bool:
@@ -81,10 +88,11 @@ async def _take_all(changes: Changes, order_id: UUID, exchange: str) -> Outcome 
     if await _others_close(session, order):
         return Later("an earlier order may still close it", _WAIT_FOR_ORDER, stuck=order.symbol)
     if not exits.is_against(order, held):
-        order = await repository.move(
-            session, order_id, OrderState.CANCELLED, reason="nothing is left to close"
-        )
-    elif order.quantity != abs(held):
+        turned = "what is held is of the other side by now: close it again"
+        reason = turned if held else "nothing is left to close"
+        order = await repository.move(session, order_id, OrderState.CANCELLED, reason=reason)
+    elif order.quantity > abs(held) or (order.attempts == 0 and order.quantity < abs(held)):
+        # Once it was sent it may be smaller: cut to what the account holds.
         order = await repository.resize(session, order_id, abs(held))
     else:
         return None

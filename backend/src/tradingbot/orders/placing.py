@@ -104,7 +104,7 @@ class Placer:
         if placement is None:
             return True
         if not is_known(placement.order):
-            # Nobody else comes back to it: its row would have been before ours.
+            # Nobody else comes back to it now: we have its strategy.
             await self.place(order_id)
             async with self._changing.transaction() as changes:
                 order = await repository.find(changes.session, order_id)

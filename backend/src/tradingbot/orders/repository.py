@@ -17,7 +17,7 @@ from tradingbot.orders.models import OPEN_STATES, Order, OrderState
 from tradingbot.orders.states import sources
 from tradingbot.outbox.models import OutboxRow, Priority
 from tradingbot.positions.models import Position
-from tradingbot.signals.models import Signal, SignalStatus
+from tradingbot.signals.models import MarketPosition, Signal, SignalStatus
 from tradingbot.strategies.models import Strategy
 from tradingbot.users.models import User
 
@@ -109,6 +109,8 @@ def _newer_targets(signal: Signal, row_id: int, *conditions: ColumnElement[bool]
         .where(
             Signal.id == behind.c.signal_id,
             Signal.symbol == signal.symbol,
+            # One that only closes is less than a target, unless it closes all.
+            or_(~Signal.reduce_only, Signal.market_position == MarketPosition.FLAT),
             Signal.market_position.is_not(None),
             *conditions,
         )

@@ -22,10 +22,11 @@ from tradingbot.orders import repository, service
 from tradingbot.orders.models import FINAL_STATES, Order, OrderState
 from tradingbot.outbox import repository as outbox
 from tradingbot.positions import service as positions
+from tradingbot.risk.evaluate import LARGEST
 
 log = structlog.stdlib.get_logger("tradingbot.orders")
 
-# So long after it was sent a worker may still be about to learn what became of the order.
+# So long after it was sent the order may still arrive at the exchange, or its answer at a worker.
 _UNDER_WAY = timedelta(seconds=60)
 _ZERO = Decimal(0)
 
@@ -59,9 +60,11 @@ async def settle(session: AsyncSession, user_id: UUID | None, order_id: UUID, sa
         ConflictError: it is over, was not sent yet, or was sent just now.
         UnprocessableError: the quantity or the price cannot be.
     """
-    order = await repository.lock(session, order_id)
-    if order is None or user_id not in (None, order.user_id):
+    if user_id is not None and await repository.find_of_user(session, user_id, order_id) is None:
         raise NotFoundError("You have no such order.")
+    order = await repository.lock(session, order_id)
+    if order is None:
+        raise NotFoundError(f"There is no order {order_id}.")
     _check_state(order)
     rest = _rest(order, said)
     if rest:
@@ -97,7 +100,7 @@ def _check_state(order: Order) -> None:
         raise ConflictError(f"The order is {order.state}: there is nothing to settle.")
     if order.state == OrderState.NEW:
         raise ConflictError("The order was not sent: cancel it instead.")
-    if order.state == OrderState.SUBMITTED and order.submitted_at is not None:
+    if order.submitted_at is not None:
         left = (order.submitted_at + _UNDER_WAY - utc_now()).total_seconds()
         if left > 0:
             raise ConflictError(f"The order was sent just now: ask again in {left:.0f} seconds.")
@@ -112,6 +115,8 @@ def _rest(order: Order, said: Settlement) -> Decimal:
             f" was ordered; {plain(filled)} is not."
         )
     rest = ARITHMETIC.subtract(filled, booked)
+    if max(said.fee, ARITHMETIC.multiply(rest, said.price or _ZERO)) > LARGEST:
+        raise UnprocessableError(f"The value and the fee are at most {plain(LARGEST)}.")
     if rest and said.price is None:
         raise UnprocessableError(f"At what price were {plain(rest)} filled? Give the price.")
     if not rest and (said.price is not None or said.fee):

@@ -11,6 +11,7 @@ from tradingbot.orders import repository as orders
 from tradingbot.orders.models import Order, Side
 from tradingbot.orders.service import ManualOrder, create_manual
 from tradingbot.positions import queries
+from tradingbot.positions import service as positions
 from tradingbot.positions.models import Position
 
 
@@ -40,11 +41,17 @@ async def close(session: AsyncSession, user_id: UUID, position_id: UUID, key: st
     if under_way is not None:
         raise ConflictError(f"A close by hand is under way: cancel its order {under_way.id} first, or wait.")
     strategy = await queries.strategy_of(session, position)
+    side = Side.SELL if position.quantity > 0 else Side.BUY
+    held = ARITHMETIC.abs(position.quantity)
+    # The worker makes it of all that is held. One of the version before, which may still be there while this
+    # one is deployed, sends it as it is: less what other orders may close meanwhile.
+    pending = await positions.pending_of_side(session, position.strategy_id, position.symbol, side)
+    rest = ARITHMETIC.subtract(held, pending)
     wanted = ManualOrder(
         key=key,
         symbol=position.symbol,
-        side=Side.SELL if position.quantity > 0 else Side.BUY,
-        quantity=ARITHMETIC.abs(position.quantity),
+        side=side,
+        quantity=rest if rest > 0 else held,
         price=position.last_price,
         reduce_only=True,
     )

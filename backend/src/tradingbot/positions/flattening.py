@@ -15,13 +15,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tradingbot.core.database import Database
 from tradingbot.core.errors import ConflictError, NotFoundError
-from tradingbot.orders.models import FINAL_STATES, OPEN_STATES, Order
+from tradingbot.orders.models import FINAL_STATES, OPEN_STATES, Order, OrderState
 from tradingbot.orders.service import request_cancel
 from tradingbot.positions import closing
 from tradingbot.positions.models import Position
 from tradingbot.risk.halts import Target
 from tradingbot.risk.models import Halt
 from tradingbot.strategies.models import Strategy
+from tradingbot.users.models import User
 
 log = structlog.stdlib.get_logger("tradingbot.flatten")
 
@@ -34,6 +35,7 @@ _ZERO = Decimal(0)
 class Market:
     """What a strategy still has in a symbol: `held` (signed, in the base asset), and how many open orders."""
 
+    user: str
     strategy: str
     symbol: str
     held: Decimal
@@ -41,7 +43,7 @@ class Market:
 
 
 async def flatten(database: Database) -> None:
-    """Cancel and close what halts with `flatten` reach.
+    """Cancel and close what halts with `flatten` reach. What fails is tried again the next time.
 
     Raises:
         UnavailableError: PostgreSQL is away.
@@ -49,32 +51,35 @@ async def flatten(database: Database) -> None:
     async with database.transaction() as session:
         orders = (await session.execute(_to_cancel())).all()
         positions = (await session.execute(_to_close())).all()
-    for user_id, order_id in orders:
-        async with database.transaction() as session:
-            await _cancel(session, user_id, order_id)
-    for user_id, position_id in positions:
-        async with database.transaction() as session:
-            await _close(session, user_id, position_id)
+    for work, rows in ((_cancel, orders), (_close, positions)):
+        for user_id, row_id in rows:
+            try:
+                async with database.transaction() as session:
+                    await work(session, user_id, row_id)
+            except Exception:
+                # One that fails every time keeps no other from being closed.
+                log.exception("an order or a position is passed over", id=str(row_id))
 
 
 async def left(session: AsyncSession, target: Target) -> Sequence[Market]:
     """Return what is still held or open within the reach of a halt."""
     orders = (
-        select(Order.strategy_id, Strategy.name, Order.symbol, func.count())
+        select(User.email, Strategy.name, Order.symbol, func.count())
         .join(Strategy, Strategy.id == Order.strategy_id)
+        .join(User, User.id == Order.user_id)
         .where(Order.state.in_(OPEN_STATES), *_within(target, Order))
-        .group_by(Order.strategy_id, Strategy.name, Order.symbol)
+        .group_by(User.email, Strategy.name, Order.symbol)
     )
     positions = (
-        select(Position.strategy_id, Strategy.name, Position.symbol, Position.quantity)
+        select(User.email, Strategy.name, Position.symbol, Position.quantity)
         .join(Strategy, Strategy.id == Position.strategy_id)
+        .join(User, User.id == Position.user_id)
         .where(~Position.is_flat, *_within(target, Position))
     )
     held = {row[:3]: row[3] for row in await session.execute(positions)}
     counts = {row[:3]: row[3] for row in await session.execute(orders)}
     return [
-        Market(name, symbol, held.get((id_, name, symbol), _ZERO), counts.get((id_, name, symbol), 0))
-        for id_, name, symbol in sorted({*held, *counts}, key=lambda market: market[1:])
+        Market(*market, held.get(market, _ZERO), counts.get(market, 0)) for market in sorted({*held, *counts})
     ]
 
 
@@ -110,6 +115,8 @@ def _to_close() -> Select[UUID, UUID]:
         Order.reduce_only,
         Order.state.in_(FINAL_STATES),
         Order.filled_quantity == 0,
+        # Not one that was not sent, since nothing was left to close then.
+        or_(Order.state == OrderState.REJECTED, Order.attempts > 0),
         Order.updated_at > recently,
     )
     return select(Position.user_id, Position.id).where(~Position.is_flat, _is_flattened(Position), ~in_vain)

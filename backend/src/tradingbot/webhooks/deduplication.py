@@ -2,9 +2,9 @@
 
 1. The sender numbers its alerts (`id`): the same id is the same alert, for ever.
 2. The alert names an order and its time (`order_id` and `timenow`): the same order, time, symbol, action,
-   quantity and target position is the same alert, for ever. The order and the time alone do not tell alerts
-   apart: TradingView's `{{strategy.order.id}}` is the name of the entry ("Long"), `{{timenow}}` has whole
-   seconds, and several charts may share one address.
+   quantity, target position and `reduce_only` is the same alert, for ever. The order and the time alone do
+   not tell alerts apart: TradingView's `{{strategy.order.id}}` is the name of the entry ("Long"),
+   `{{timenow}}` has whole seconds, and several charts may share one address.
 3. Else, the same content within a window (WEBHOOK_DEDUP_WINDOW seconds) is the same alert. An `order_id`
    without its time is just content, as it comes back with every trade.
 """

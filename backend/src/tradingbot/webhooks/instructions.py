@@ -6,6 +6,7 @@ An exit is made all the same: what it asks for is clear, and it is never dropped
 import re
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
+from itertools import islice
 from typing import Any
 
 _MARKET_ONLY = "only market orders are made"
@@ -19,8 +20,8 @@ _UNSUPPORTED = {
     ),
     **dict.fromkeys(("leverage", "marginmode", "margintype", "positionside"), _AT_THE_EXCHANGE),
 }
-# Of a name, in an answer.
-_LONGEST = 64
+# Of a name, in an answer, and names in one answer.
+_LONGEST, _MOST = 64, 20
 _ORDER_TYPE = ("ordertype", "type")
 # `type` alone is anybody's word: only these are order types for certain.
 _OTHER_TYPES = re.compile(r"(limit|stop|trailing|takeprofit|oco|postonly|iceberg)")
@@ -28,11 +29,12 @@ _OTHER_TYPES = re.compile(r"(limit|stop|trailing|takeprofit|oco|postonly|iceberg
 
 def unsupported(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the fields of an alert that ask for what is not supported, each with the reason."""
-    return [
+    found = (
         (field[:_LONGEST], why)
         for field, value in document.items()
         if (why := _objection(field, value)) is not None
-    ]
+    )
+    return list(islice(found, _MOST))
 
 
 def _objection(field: str, value: Any) -> str | None:
