@@ -1,6 +1,5 @@
 """What an alert asks for is done or refused by name; a label never costs the trade."""
 
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
@@ -8,17 +7,9 @@ import httpx
 import pytest
 
 from tests.conftest import Account
-from tests.desk import Desk, open_desk
-from tests.fake_exchange import Bench, open_bench
 from tests.test_webhooks import assert_problem, signals_of
 from tradingbot.core import strict_json
 from tradingbot.core.errors import UnprocessableError
-from tradingbot.core.settings import Settings
-from tradingbot.orders.models import Order
-from tradingbot.risk import halts
-from tradingbot.risk.halts import EVERYBODY
-from tradingbot.risk.models import Refusal
-from tradingbot.signals.models import SignalStatus
 from tradingbot.webhooks.deduplication import dedup_key
 from tradingbot.webhooks.parsing import ParsedAlert, parse_alert
 
@@ -206,117 +197,3 @@ async def test_reduce_only_is_stored_and_shown(client: httpx.AsyncClient, accoun
         assert (await client.post(account.webhook, json=alert)).status_code == 202
     shown = await signals_of(client, account)
     assert [signal["reduce_only"] for signal in shown] == [False, True, True]
-
-
-# What is done of it
-
-
-@pytest.fixture
-def settings(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setenv("WORKER_RETRY_DELAY", "0.02")
-    return Settings()
-
-
-@pytest.fixture
-async def desk(settings: Settings) -> AsyncIterator[Desk]:
-    async with open_desk(settings) as desk:
-        yield desk
-
-
-@pytest.fixture
-async def bench(desk: Desk, settings: Settings) -> AsyncIterator[Bench]:
-    async with open_bench(desk, settings) as bench:
-        yield bench
-
-
-TARGETS = {
-    "long 1, and then less": (
-        "0",
-        [("long", "1", False), ("long", "0.5", True)],
-        [("buy", "1"), ("sell", "0.5")],
-    ),
-    "less, and then more": (
-        "1",
-        [("long", "0.5", True), ("long", "2", False)],
-        [("sell", "0.5"), ("buy", "1.5")],
-    ),
-    "less, and then nothing": ("1", [("long", "0.5", True), ("flat", None, True)], [("sell", "1")]),
-    "more, and then nothing": ("1", [("long", "2", False), ("flat", None, True)], [("sell", "1")]),
-}
-
-
-@pytest.mark.parametrize(("held", "targets", "trades"), TARGETS.values(), ids=TARGETS.keys())
-async def test_a_target_that_only_closes_takes_the_place_of_none_that_opens(
-    desk: Desk,
-    bench: Bench,
-    held: str,
-    targets: list[tuple[str, str | None, bool]],
-    trades: list[tuple[str, str]],
-) -> None:
-    strategy = await desk.strategy(await desk.account())
-    if held != "0":
-        await desk.queue(strategy, "buy", quantity=D(held))
-        await bench.work()
-    before = len(await desk.orders())
-    for position, size, reduce_only in targets:
-        await desk.queue(
-            strategy,
-            None,
-            market_position=position,
-            position_size=None if size is None else D(size),
-            quantity=None,
-            reduce_only=reduce_only,
-        )
-    await bench.work()
-    assert [(order.side, order.quantity) for order in (await desk.orders())[before:]] == [
-        (side, D(quantity)) for side, quantity in trades
-    ]
-
-
-@pytest.mark.parametrize(
-    ("held", "alert", "trades", "note"),
-    [
-        ("1", {"action": "sell", "quantity": D("0.4")}, [("sell", "0.4")], None),
-        ("1", {"action": "sell", "quantity": D(3)}, [("sell", "1")], "opens nothing"),
-        ("1", {"action": "buy", "quantity": D(1)}, [], "opens nothing"),
-        ("-1", {"action": "buy", "quantity": D(3)}, [("buy", "1")], "opens nothing"),
-        ("1", {"market_position": "short", "position_size": D(2)}, [("sell", "1")], "opens nothing"),
-        ("1", {"market_position": "long", "position_size": D("0.25")}, [("sell", "0.75")], None),
-        ("1", {"market_position": "long", "position_size": D(2)}, [], "opens nothing"),
-        ("0", {"action": "buy", "quantity": D(1)}, [], "opens nothing"),
-    ],
-)
-@pytest.mark.parametrize("halted", [False, True])
-async def test_reduce_only_opens_nothing_and_no_halt_stops_it(
-    desk: Desk,
-    bench: Bench,
-    held: str,
-    alert: dict[str, Any],
-    trades: list[tuple[str, str]],
-    note: str | None,
-    halted: bool,
-) -> None:
-    strategy = await desk.strategy(await desk.account())
-    if held != "0":
-        side = "buy" if D(held) > 0 else "sell"
-        await desk.queue(strategy, side, quantity=abs(D(held)))
-        await bench.work()
-    before = len(await desk.orders())
-    if halted:
-        async with desk.database.transaction() as session:
-            await halts.switch_on(session, EVERYBODY, "fire")
-    columns = {"quantity": None} | alert
-    signal_id = await desk.queue(strategy, columns.pop("action", None), reduce_only=True, **columns)
-    await bench.work()
-    made: list[Order] = (await desk.orders())[before:]
-    assert [(order.side, order.quantity, order.reduce_only) for order in made] == [
-        (side, D(quantity), True) for side, quantity in trades
-    ]
-    signal = await desk.signal(signal_id)
-    if trades:
-        assert signal.status == SignalStatus.ORDERED
-        assert await desk.all(Refusal) == []
-    elif not halted:
-        assert signal.status == SignalStatus.NOTHING_TO_DO
-    if note is not None and not (halted and not trades):
-        assert note in (signal.status_reason or "")

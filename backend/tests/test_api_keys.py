@@ -99,6 +99,7 @@ async def test_scopes(client: httpx.AsyncClient, session: SignedIn) -> None:
         {"name": "k", "scopes": []},
         {"name": "k", "scopes": ["admin"]},
         {"name": "k", "scopes": ["read", "read"]},
+        {"name": "k", "expires_in_days": "3_0"},
         {"name": "k", "scopes": ["read", "trade", "read"]},
         {"name": "k", "expires_in_days": 0},
         {"name": "k", "expires_in_days": 3651},

@@ -18,8 +18,8 @@ from tradingbot.exchanges.models import ExchangeAccount, Mode
 from tradingbot.orders.models import Order, OrderState, Side
 from tradingbot.outbox.models import OutboxRow
 from tradingbot.risk import halts
-from tradingbot.risk.halts import Target
-from tradingbot.risk.models import Rule
+from tradingbot.risk.halts import EVERYBODY, Target
+from tradingbot.risk.models import Refusal, Rule
 from tradingbot.signals.models import SignalStatus
 from tradingbot.strategies import service as strategies
 from tradingbot.strategies.models import Strategy
@@ -555,3 +555,96 @@ async def test_an_exchange_is_opened_again_when_its_account_changes(desk: Desk, 
         await bench.work()
     assert bench.exchange.closed == 1
     assert await desk.all(Order, Order.symbol == SYMBOL, Order.state != OrderState.FILLED) == []
+
+
+TARGETS = {
+    "long 1, and then less": (
+        "0",
+        [("long", "1", False), ("long", "0.5", True)],
+        [("buy", "1"), ("sell", "0.5")],
+    ),
+    "less, and then more": (
+        "1",
+        [("long", "0.5", True), ("long", "2", False)],
+        [("sell", "0.5"), ("buy", "1.5")],
+    ),
+    "less, and then nothing": ("1", [("long", "0.5", True), ("flat", None, True)], [("sell", "1")]),
+    "more, and then nothing": ("1", [("long", "2", False), ("flat", None, True)], [("sell", "1")]),
+}
+
+
+@pytest.mark.parametrize(("held", "targets", "trades"), TARGETS.values(), ids=TARGETS.keys())
+async def test_a_target_that_only_closes_takes_the_place_of_none_that_opens(
+    desk: Desk,
+    bench: Bench,
+    held: str,
+    targets: list[tuple[str, str | None, bool]],
+    trades: list[tuple[str, str]],
+) -> None:
+    strategy = await desk.strategy(await desk.account())
+    if held != "0":
+        await desk.queue(strategy, "buy", quantity=Decimal(held))
+        await bench.work()
+    before = len(await desk.orders())
+    for position, size, reduce_only in targets:
+        await desk.queue(
+            strategy,
+            None,
+            market_position=position,
+            position_size=None if size is None else Decimal(size),
+            quantity=None,
+            reduce_only=reduce_only,
+        )
+    await bench.work()
+    assert [(order.side, order.quantity) for order in (await desk.orders())[before:]] == [
+        (side, Decimal(quantity)) for side, quantity in trades
+    ]
+
+
+@pytest.mark.parametrize(
+    ("held", "alert", "trades", "note"),
+    [
+        ("1", {"action": "sell", "quantity": Decimal("0.4")}, [("sell", "0.4")], None),
+        ("1", {"action": "sell", "quantity": Decimal(3)}, [("sell", "1")], "opens nothing"),
+        ("1", {"action": "buy", "quantity": Decimal(1)}, [], "opens nothing"),
+        ("-1", {"action": "buy", "quantity": Decimal(3)}, [("buy", "1")], "opens nothing"),
+        ("1", {"market_position": "short", "position_size": Decimal(2)}, [("sell", "1")], "opens nothing"),
+        ("1", {"market_position": "long", "position_size": Decimal("0.25")}, [("sell", "0.75")], None),
+        ("1", {"market_position": "long", "position_size": Decimal(2)}, [], "opens nothing"),
+        ("0", {"action": "buy", "quantity": Decimal(1)}, [], "opens nothing"),
+    ],
+)
+@pytest.mark.parametrize("halted", [False, True])
+async def test_reduce_only_opens_nothing_and_no_halt_stops_it(
+    desk: Desk,
+    bench: Bench,
+    held: str,
+    alert: dict[str, Any],
+    trades: list[tuple[str, str]],
+    note: str | None,
+    halted: bool,
+) -> None:
+    strategy = await desk.strategy(await desk.account())
+    if held != "0":
+        side = "buy" if Decimal(held) > 0 else "sell"
+        await desk.queue(strategy, side, quantity=abs(Decimal(held)))
+        await bench.work()
+    before = len(await desk.orders())
+    if halted:
+        async with desk.database.transaction() as session:
+            await halts.switch_on(session, EVERYBODY, "fire")
+    columns = {"quantity": None} | alert
+    signal_id = await desk.queue(strategy, columns.pop("action", None), reduce_only=True, **columns)
+    await bench.work()
+    made: list[Order] = (await desk.orders())[before:]
+    assert [(order.side, order.quantity, order.reduce_only) for order in made] == [
+        (side, Decimal(quantity), True) for side, quantity in trades
+    ]
+    signal = await desk.signal(signal_id)
+    if trades:
+        assert signal.status == SignalStatus.ORDERED
+        assert await desk.all(Refusal) == []
+    elif not halted:
+        assert signal.status == SignalStatus.NOTHING_TO_DO
+    if note is not None and not (halted and not trades):
+        assert note in (signal.status_reason or "")

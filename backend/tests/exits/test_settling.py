@@ -56,7 +56,7 @@ async def say_of(desk: Desk, order: Order, said: Settlement) -> Order:
 
 
 async def unknown(desk: Desk, number: int = 0) -> Order:
-    """Gives the order of this number once nobody knows for a minute what became of it."""
+    """Return the order of this number once it has been `unknown` for a minute."""
     await until(lambda: has_state(desk, number, OrderState.UNKNOWN))
     order = (await desk.orders())[number]
     earlier = Order.submitted_at - timedelta(seconds=61)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from tradingbot.auth.principal import Scope
-from tradingbot.core.fields import Name, RequestBody
+from tradingbot.core.fields import Name, PlainInt, RequestBody
 
 MAX_DAYS = 3650
 _KEY: JsonDict = {
@@ -39,7 +39,7 @@ class ApiKeyIn(RequestBody):
 
     name: Name
     scopes: Annotated[frozenset[Scope], Field(min_length=1), BeforeValidator(_once)] = frozenset({Scope.READ})
-    expires_in_days: Annotated[int | None, Field(ge=1, le=MAX_DAYS)] = None
+    expires_in_days: Annotated[PlainInt, Field(ge=1, le=MAX_DAYS)] | None = None
 
 
 class ApiKeyOut(BaseModel):

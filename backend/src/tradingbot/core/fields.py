@@ -121,6 +121,8 @@ NotNegativeAmount = Annotated[
     AfterValidator(_not_negative),
     _number(r"^\d{1,20}(\.\d{1,18})?$", minimum=0, exclusiveMaximum=float(_LARGEST)),
 ]
+# A whole number, or one as text.
+PlainInt = Annotated[int, BeforeValidator(plain_number)]
 # A part of a whole: 0.001 is 0.1 %.
 Fraction = Annotated[
     _Stored, AfterValidator(_fraction), _number(r"^0(\.\d{1,18})?$", minimum=0, maximum=0.999999)

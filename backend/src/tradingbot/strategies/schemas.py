@@ -17,7 +17,7 @@ from pydantic import (
 
 from tradingbot.core import secret_policy
 from tradingbot.core.amounts import Amount
-from tradingbot.core.fields import Changes, Name, PositiveAmount, RequestBody, Symbol
+from tradingbot.core.fields import Changes, Name, PlainInt, PositiveAmount, RequestBody, Symbol
 from tradingbot.inference.manifest import NAME
 from tradingbot.strategies.models import ModelMode, Sizing
 from tradingbot.strategies.symbols import without_repetition
@@ -70,8 +70,8 @@ class _Limits(RequestBody):
     max_position: PositiveAmount | None = None
     max_order_value: PositiveAmount | None = None
     max_daily_loss: PositiveAmount | None = None
-    max_orders_per_minute: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    max_alert_age: Annotated[int, Field(ge=1, le=604_800)] | None = None
+    max_orders_per_minute: Annotated[PlainInt, Field(ge=1, le=100_000)] | None = None
+    max_alert_age: Annotated[PlainInt, Field(ge=1, le=604_800)] | None = None
     model_name: ModelName | None = None
 
 
