@@ -25,6 +25,7 @@ from tradingbot.exchanges.models import ExchangeAccount
 from tradingbot.orders import client_order_id
 from tradingbot.orders import repository as orders
 from tradingbot.orders.models import Order, OrderState
+from tradingbot.orders.placing import Placer
 from tradingbot.orders.service import request_cancel
 from tradingbot.outbox import repository as outbox
 from tradingbot.outbox.models import OutboxRow
@@ -784,6 +785,40 @@ async def test_a_close_by_hand_overtakes_an_entry_of_unknown_fate(
     assert entry.cancel_requested_at is not None
     assert await desk.held(strategy) == 0
     assert stub.account.counts()[closing_order.client_order_id] == 1
+
+
+async def test_a_close_by_hand_of_what_has_turned_meanwhile_says_so(desk: Desk, settings: Settings) -> None:
+    strategy = await future(desk)
+    async with working_here(settings):
+        await queue(desk, strategy, "buy", "1")
+        await desk.until_idle()
+    await close(desk)
+    async with desk.database.transaction() as session:
+        await session.execute(update(Position).values(quantity=D(-1)))
+    async with working_here(settings):
+        await desk.until_idle()
+    order = (await desk.orders())[1]
+    assert (order.state, order.attempts) == (OrderState.CANCELLED, 0)
+    assert order.reason == "what is held is of the other side by now: close it again"
+
+
+async def test_an_order_that_breaks_keeps_no_close_by_hand_back(
+    desk: Desk, stub: StubExchange, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strategy = await spot(desk)
+    await say(strategy, "long", "1")
+    stub.faults.add(replace(SILENT))
+    stub.faults.add(Fault("drop"))
+    await queue(desk, strategy, "buy", "2")
+    await until(lambda: has_state(desk, 1, OrderState.UNKNOWN))
+
+    async def break_down(_placer: Placer, _order_id: UUID) -> bool:
+        raise ValueError("a trade of nothing")
+
+    monkeypatch.setattr(Placer, "refresh", break_down)
+    await close(desk)
+    await until(lambda: has_state(desk, 2, OrderState.FILLED))
+    assert await desk.held(strategy) == 0
 
 
 async def test_a_close_by_hand_waits_for_an_exit_of_unknown_fate(
