@@ -65,9 +65,8 @@ class Desk:
             id=uuid4(),
             user_id=self.user_id,
             exchange_account_id=account_id,
-            name=f"strategy {uuid4().hex[:6]}",
             webhook_token_hash=uuid4().hex,
-            **columns,
+            **{"name": f"strategy {uuid4().hex[:6]}"} | columns,
         )
         async with self.database.transaction() as session:
             session.add(row)

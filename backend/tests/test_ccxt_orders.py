@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from tests.stub_exchange import DEFAULT_KEY, DEFAULT_SECRET, Filling, StubExchange
-from tradingbot.exchanges.base import CredentialsError, NotSentError, OrderRequest, RejectedError
+from tradingbot.exchanges.base import (
+    CredentialsError,
+    NotSentError,
+    OrderRequest,
+    RejectedError,
+    UnknownSymbolError,
+)
 from tradingbot.exchanges.ccxt_client import make_client
 from tradingbot.exchanges.ccxt_exchange import CcxtExchange
 from tradingbot.exchanges.credentials import Credentials
@@ -154,7 +160,8 @@ async def test_the_least_quantity_is_by_amount_and_by_worth(spot: CcxtExchange, 
             assert limits.min_order(price) == limits.min_exit(price) == least
         with pytest.raises(RejectedError, match="less than"):
             await exchange.place(request(quantity=least - D("0.000001"), price=None))
-        assert (await exchange.limits("NOPEUSDT")).min_order(D(1)) == 0
+        with pytest.raises(UnknownSymbolError, match="NOPEUSDT"):
+            await exchange.limits("NOPEUSDT")
     limits = await spot.limits("BTCUSDT")
     worth_enough = limits.min_order(D(100))
     assert (limits.shorts, limits.min_exit(D(100))) == (False, worth_enough)
@@ -218,7 +225,13 @@ async def test_reduce_only_is_for_futures_and_has_no_least_value(
         ("BTC/USDT", "BTCUSDT", "BTCUSDT"),
         ("BTCUSDT.P", None, "BTCUSDT"),
         ("BINANCE:BTCUSDT.P", None, "BTCUSDT"),
+        ("BTC-USDT", "BTCUSDT", "BTCUSDT"),
+        ("binance:btc_usdt", "BTCUSDT", "BTCUSDT"),
+        ("BYBIT:BTCUSDT", None, None),
         ("BTC/USDT:USDT", None, "BTCUSDT"),
+        ("BTC/USDT:BTC", None, None),
+        ("BTC/USDT:USDT-270326", None, "BTCUSDT_270326"),
+        ("BTCUSDT270326", None, "BTCUSDT_270326"),
         ("BTCUSDT_270326", None, "BTCUSDT_270326"),
         ("BTCUSDT_270326.P", None, None),
         ("ETH/BTC", "ETHBTC", None),

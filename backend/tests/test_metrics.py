@@ -25,7 +25,7 @@ from tradingbot.core.database import Database
 from tradingbot.core.errors import UnavailableError
 from tradingbot.core.metrics import exchange_call, watch_pool
 from tradingbot.core.settings import Settings
-from tradingbot.exchanges.symbols import UnknownSymbolError
+from tradingbot.exchanges.base import UnknownSymbolError
 from tradingbot.worker.periodic import measure
 
 WEBHOOK = "/api/v1/webhooks/tradingview/{token}"

@@ -16,6 +16,7 @@ from tests.conftest import Account, make_account
 from tests.forked import run
 from tests.test_webhooks import assert_problem
 from tradingbot.core.settings import Settings
+from tradingbot.core.symbols import market_of
 from tradingbot.strategies.symbols import allows, without_repetition
 
 URL = "/api/v1/strategies"
@@ -351,15 +352,17 @@ async def test_the_account_of_another_user_is_not_there(
 @given(st.lists(st.text(min_size=1, max_size=5)))
 def test_symbols_keep_their_first_spelling(symbols: list[str]) -> None:
     kept = without_repetition(symbols)
-    assert len({symbol.casefold() for symbol in kept}) == len(kept)
-    assert all(allows(kept, symbol) and allows(kept, symbol.casefold()) for symbol in symbols)
+    assert len({market_of(symbol) for symbol in kept}) == len(kept)
+    assert all(allows(kept, symbol) for symbol in symbols)
     assert [symbol for symbol in symbols if symbol in kept][: len(kept)][:1] == symbols[:1]
 
 
 def test_allowed_symbols() -> None:
     assert allows([], "ANY")
-    assert allows(["BTCUSDT"], "btcusdt")
-    assert not allows(["BTCUSDT"], "BINANCE:BTCUSDT")
+    for spelling in ("btcusdt", "BINANCE:BTCUSDT", "BTC/USDT", "BTC-USDT", "BTCUSDT.P"):
+        assert allows(["BTCUSDT"], spelling)
+        assert allows([spelling], "BTCUSDT")
+    assert not allows(["BTCUSDT"], "BTCUSDC")
 
 
 async def test_an_account_that_is_deleted_while_a_strategy_is_made_for_it(

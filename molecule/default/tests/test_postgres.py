@@ -49,6 +49,7 @@ ALTER TABLE signals ADD reduce_only boolean NOT NULL DEFAULT false;
 ALTER TABLE orders ADD settled_at timestamptz;
 ALTER TABLE halts ADD flatten boolean NOT NULL DEFAULT false;
 ALTER TABLE positions ADD min_quantity numeric(38, 18) NOT NULL DEFAULT 0;
+CREATE FUNCTION market_of(symbol text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT symbol';
 """
 UNNAMED = """
 ALTER TABLE outbox DROP symbol, DROP priority;
@@ -56,6 +57,7 @@ ALTER TABLE signals DROP reduce_only;
 ALTER TABLE orders DROP settled_at;
 ALTER TABLE halts DROP flatten;
 ALTER TABLE positions DROP min_quantity;
+DROP FUNCTION market_of(text);
 """
 OWNERS = """
 SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class

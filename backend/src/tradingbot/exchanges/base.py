@@ -95,6 +95,10 @@ class RejectedError(ExchangeError):
     """The exchange refuses the order for good: funds, filters, permissions, unknown symbol."""
 
 
+class UnknownSymbolError(RejectedError):
+    """The account's exchange has no such market."""
+
+
 class NotSentError(ExchangeError):
     """The exchange certainly did not get the request (refused connection, rate limit): try again later."""
 
@@ -150,7 +154,12 @@ class Exchange(Protocol):
         """Gives the account's equity in the quote asset of the symbol; None where nobody can say."""
 
     async def limits(self, symbol: str) -> MarketLimits:
-        """Return what the symbol's market takes; of an unknown symbol, that it takes all."""
+        """Return what the symbol's market takes.
+
+        Raises:
+            UnknownSymbolError: there is no such market.
+            NotSentError, CredentialsError: as for `find`.
+        """
 
     async def check_credentials(self) -> None:
         """Looks at what the key may do.

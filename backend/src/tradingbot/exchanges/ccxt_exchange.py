@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any
 
 from tradingbot.core.amounts import ARITHMETIC, plain, to_scale
+from tradingbot.core.symbols import market_of
 from tradingbot.exchanges import ccxt_reports as reports
 from tradingbot.exchanges import symbols
 from tradingbot.exchanges.base import (
@@ -22,6 +23,7 @@ from tradingbot.exchanges.base import (
     NotSentError,
     OrderReport,
     OrderRequest,
+    UnknownSymbolError,
 )
 from tradingbot.exchanges.ccxt_client import RECV_WINDOW, Answer, current_answer
 from tradingbot.exchanges.ccxt_errors import Failure, Meaning, understand
@@ -64,7 +66,7 @@ class CcxtExchange:
         self._kind = market
         self._mode = mode
         self._timeout = timeout
-        self._markets: dict[str, Json] = {}
+        self._markets: symbols.Markets = {}
         self._loaded_at = float("-inf")
         self._loading = asyncio.Lock()
         # Until then (monotonic) the exchange wants to be left alone.
@@ -143,7 +145,7 @@ class CcxtExchange:
         async with self._asking():
             try:
                 market = await self._market(symbol, deadline)
-            except symbols.UnknownSymbolError:
+            except UnknownSymbolError:
                 return None
             return await self._last_price(market, deadline)
 
@@ -153,7 +155,7 @@ class CcxtExchange:
         async with self._asking():
             try:
                 market = await self._market(symbol, deadline)
-            except symbols.UnknownSymbolError:
+            except UnknownSymbolError:
                 return None
             if market["quote"] != EQUITY_ASSET:
                 return None
@@ -166,11 +168,7 @@ class CcxtExchange:
     async def limits(self, symbol: str) -> MarketLimits:
         """Return what the market's filters say: see `Exchange.limits`."""
         async with self._asking():
-            try:
-                market = await self._market(symbol, self._deadline())
-            except symbols.UnknownSymbolError:
-                return MarketLimits(shorts=self._kind == Market.FUTURE)
-            return market_limits(market)
+            return market_limits(await self._market(symbol, self._deadline()))
 
     async def check_credentials(self) -> None:
         """Shows the key: see `Exchange.check_credentials`. Only live keys have anything to withdraw."""
@@ -221,7 +219,7 @@ class CcxtExchange:
             trades = await self._trades(order["id"], market, deadline)
         prices: dict[str, Decimal] = {}
         for asset in reports.fee_assets(trades) - {market["base"], market["quote"]}:
-            other = self._markets.get(f"{asset}/{market['quote']}".upper())
+            other = self._markets.get(market_of(f"{asset}/{market['quote']}"))
             price = await self._last_price(other, deadline) if other else None
             if price is not None:
                 prices[asset] = price
@@ -251,7 +249,7 @@ class CcxtExchange:
     async def _worth(self, totals: Json, deadline: float) -> Decimal:
         held = {asset: Decimal(total) for asset, total in totals.items() if total}
         worth = held.pop(EQUITY_ASSET, Decimal(0))
-        markets = {asset: self._markets.get(f"{asset}/{EQUITY_ASSET}".upper()) for asset in held}
+        markets = {asset: self._markets.get(market_of(f"{asset}/{EQUITY_ASSET}")) for asset in held}
         names = {asset: market["symbol"] for asset, market in markets.items() if market}
         if names:
             tickers = await self._call(lambda: self._client.fetch_tickers(list(names.values())), deadline)
@@ -275,7 +273,7 @@ class CcxtExchange:
             await self._load(deadline)
             try:
                 return symbols.find(symbol, self._markets, self._exchange, self._kind)
-            except symbols.UnknownSymbolError:
+            except UnknownSymbolError:
                 # It may be new.
                 await self._load(deadline, _MARKETS_AGE_UNKNOWN)
                 return symbols.find(symbol, self._markets, self._exchange, self._kind)

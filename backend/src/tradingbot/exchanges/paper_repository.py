@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tradingbot.core.symbols import in_market
 from tradingbot.positions.models import Position
 from tradingbot.strategies.models import Strategy
 
@@ -30,7 +31,11 @@ async def holding(
     statement = (
         select(func.sum(Position.quantity))
         .join(Strategy, Strategy.id == Position.strategy_id)
-        .where(Strategy.user_id == user_id, _trades_on(account_id, is_default), Position.symbol == symbol)
+        .where(
+            Strategy.user_id == user_id,
+            _trades_on(account_id, is_default),
+            in_market(Position.symbol, symbol),
+        )
     )
     return (await session.execute(statement)).scalar_one() or Decimal(0)
 

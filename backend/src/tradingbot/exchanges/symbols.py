@@ -1,58 +1,55 @@
-"""Symbols as senders of alerts write them, and the markets of an exchange that they mean.
-
-TradingView writes `BINANCE:BTCUSDT`, and `BINANCE:BTCUSDT.P` for a perpetual contract; ccxt writes `BTC/USDT`
-and `BTC/USDT:USDT`. All of these are understood, with or without the exchange's name before them.
-"""
+"""Which market of an exchange a symbol means: see `tradingbot.core.symbols` for what is understood."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tradingbot.exchanges.base import RejectedError
+from tradingbot.core.symbols import market_of
+from tradingbot.exchanges.base import UnknownSymbolError
 from tradingbot.exchanges.models import Market
 
-Markets = Mapping[str, dict[str, Any]]
+# None: more than one market is meant.
+Markets = Mapping[str, dict[str, Any] | None]
 _PERPETUAL = ".P"
 
 
-class UnknownSymbolError(RejectedError):
-    """The account's exchange has no such market."""
-
-
-def index(markets: Iterable[dict[str, Any]], market: Market) -> dict[str, dict[str, Any]]:
-    """Gives what each name means among ccxt's markets.
+def index(markets: Iterable[dict[str, Any]], market: Market) -> dict[str, dict[str, Any] | None]:
+    """Return ccxt's markets by what `market_of` makes of their names.
 
     Those are the spot ones, or the contracts that are settled in the quote asset. A name without a date means
     the perpetual contract.
     """
-    names: dict[str, dict[str, Any]] = {}
-    wanted = [entry for entry in markets if _is_wanted(entry, market)]
-    for entry in wanted:
-        names[entry["id"].upper()] = names[entry["symbol"].upper()] = entry
-    for entry in wanted:
-        if entry["spot"] or entry["swap"]:
-            for separator in ("", "/", "-", "_"):
-                names.setdefault(f"{entry['base']}{separator}{entry['quote']}".upper(), entry)
-    return names
+    found: dict[str, dict[str, Any] | None] = {}
+    for entry in markets:
+        if not _is_wanted(entry, market):
+            continue
+        for name in {market_of(entry["id"]), market_of(entry["symbol"])}:
+            other = found.setdefault(name, entry)
+            if other is not None and other["id"] != entry["id"]:
+                found[name] = None
+    return found
 
 
 def find(symbol: str, markets: Markets, exchange: str, market: Market) -> dict[str, Any]:
-    """Gives the market that a symbol means; `markets` is from `index`.
+    """Return the market that a symbol means; `markets` is from `index`.
 
     Raises:
-        UnknownSymbolError: it means none.
+        UnknownSymbolError: it means none, or more than one.
     """
-    name = _without_exchange(symbol.strip().upper(), exchange)
-    if name.endswith(_PERPETUAL):
-        if market != Market.FUTURE:
-            raise UnknownSymbolError(f"{symbol} is a perpetual contract, and the account trades {market}")
-        name = name.removesuffix(_PERPETUAL)
-        entry = markets.get(name)
-        if entry is not None and not entry["swap"]:
-            entry = None
-    else:
-        entry = markets.get(name)
+    name = symbol.strip().upper()
+    place, colon, rest = name.partition(":")
+    # ccxt's way: what follows the colon is the asset that a contract is settled in.
+    settle = rest.partition("-")[0] if colon and "/" in place else None
+    if colon and settle is None and place != exchange.upper():
+        raise UnknownSymbolError(f"{symbol} is a symbol of {place}, and the account is at {exchange}")
+    key = market_of(symbol)
+    entry = markets.get(key)
     if entry is None:
-        raise UnknownSymbolError(f"{exchange} has no {market} market {symbol}")
+        reason = f"{symbol} means more than one {market} market of {exchange}"
+        raise UnknownSymbolError(reason if key in markets else f"{exchange} has no {market} market {symbol}")
+    if name.endswith(_PERPETUAL) and not entry["swap"]:
+        raise UnknownSymbolError(f"{symbol} is a perpetual contract, and {entry['symbol']} is not")
+    if settle is not None and settle != entry["settle"]:
+        raise UnknownSymbolError(f"{symbol} is a contract that is settled in {settle}: {market} has none")
     return entry
 
 
@@ -60,12 +57,3 @@ def _is_wanted(entry: dict[str, Any], market: Market) -> bool:
     if market == Market.SPOT:
         return bool(entry["spot"])
     return bool(entry["linear"] and (entry["swap"] or entry["future"]))
-
-
-def _without_exchange(name: str, exchange: str) -> str:
-    place, colon, rest = name.partition(":")
-    if not colon or "/" in place:
-        return name
-    if place != exchange.upper():
-        raise UnknownSymbolError(f"{name} is a symbol of {place}, and the account is at {exchange}")
-    return rest

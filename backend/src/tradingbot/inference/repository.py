@@ -8,17 +8,18 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tradingbot.core.symbols import in_market
 from tradingbot.inference.models import Prediction
 from tradingbot.signals.models import Signal
 
 
 async def last_alerts(session: AsyncSession, signal: Signal, count: int) -> Sequence[Signal]:
-    """Gives the last `count` signals of the strategy's symbol up to this one, the oldest first."""
+    """Gives the last `count` signals of the strategy's market up to this one, the oldest first."""
     statement = (
         select(Signal)
         # The user is that of the strategy: named, because the index by time begins with it.
         .where(Signal.user_id == signal.user_id)
-        .where(Signal.strategy_id == signal.strategy_id, Signal.symbol == signal.symbol)
+        .where(Signal.strategy_id == signal.strategy_id, in_market(Signal.symbol, signal.symbol))
         .where(tuple_(Signal.received_at, Signal.id) <= (signal.received_at, signal.id))
         .order_by(Signal.received_at.desc(), Signal.id.desc())
         .limit(count)

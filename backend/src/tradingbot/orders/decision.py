@@ -7,9 +7,11 @@ from uuid import UUID
 
 from tradingbot.core.amounts import plain
 from tradingbot.core.settings import Settings
+from tradingbot.core.symbols import market_of
 from tradingbot.exchanges import repository as accounts
-from tradingbot.exchanges.base import Exchange, ExchangeError, MarketLimits
-from tradingbot.exchanges.models import ExchangeAccount
+from tradingbot.exchanges.base import Exchange, ExchangeError, MarketLimits, UnknownSymbolError
+from tradingbot.exchanges.models import ExchangeAccount, Mode
+from tradingbot.exchanges.models import Market as AccountMarket
 from tradingbot.exchanges.service import default_account
 from tradingbot.inference.registry import ModelRegistry
 from tradingbot.inference.service import assess, veto
@@ -110,7 +112,12 @@ class Decider:
         if busy is not None:
             return busy
         async with self._exchanges.of(account) as exchange:
-            market = await self._look(exchange, case, against)
+            try:
+                market = await self._look(exchange, case, against)
+            except UnknownSymbolError as error:
+                # What is held of a market that is gone, or is there by another name, is still closed.
+                against = against or Objection(RefusalReason(Rule.SYMBOL, str(error)))
+                market = Market(case.signal.price, None, MarketLimits(), Decimal(0))
         await self._steps("priced")
         async with self._changing.transaction() as changes:
             order = await self._conclude(changes, signal_id, row.created_at, account, market, against)
@@ -244,7 +251,8 @@ class Decider:
             if intent is None or reason is not None:
                 await _conclude_without_order(changes, signal, SignalStatus.NOTHING_TO_DO, reason)
                 return None
-            refusal = await self._objection(changes, case, intent, market)
+            refusal = await _taken(changes, account, signal, intent)
+            refusal = refusal or await self._objection(changes, case, intent, market)
             if refusal is None:
                 return await _order(changes, signal, account, intent, market.price, wanted.note)
             against = Objection(refusal)
@@ -349,8 +357,29 @@ def _reached(held: Decimal, signal: Signal) -> str:
     return f"{plain(held)} {signal.symbol} is what the signal asks for"
 
 
+async def _taken(
+    changes: Changes, account: ExchangeAccount, signal: Signal, intent: OrderIntent
+) -> RefusalReason | None:
+    """Refuse to open something in a futures market that another strategy of the account is in.
+
+    The exchange has one position there for both: what one of them closes may have been opened by the other,
+    and a close of what is not there any more it refuses for ever (-2022 at Binance).
+    """
+    if intent.reduce_only or account.market != AccountMarket.FUTURE or account.mode == Mode.PAPER:
+        return None
+    await repository.lock_market(changes.session, account.id, signal.symbol)
+    other = await repository.other_in_market(changes.session, account.id, signal.strategy_id, signal.symbol)
+    if other is None:
+        return None
+    return RefusalReason(
+        Rule.MARKET_TAKEN,
+        f"strategy {other} is in {market_of(signal.symbol)} on the same futures account, which has one"
+        " position for both: give each its own account",
+    )
+
+
 async def _holds(changes: Changes, signal: Signal) -> bool:
-    """Return whether the strategy holds anything of the signal's symbol, or has open orders in it."""
+    """Return whether the strategy holds anything in the signal's market, or has open orders in it."""
     return any(await repository.exposure(changes.session, signal.strategy_id, signal.symbol))
 
 
@@ -379,9 +408,15 @@ async def _order(
     price: Decimal | None,
     note: str | None,
 ) -> Order | None:
-    if intent.reduce_only and (price is None or price <= 0):
-        # Paper fills at no other price, and an exit gets out.
-        price = await positions.last_price(changes.session, signal.strategy_id, signal.symbol)
+    symbol = signal.symbol
+    if intent.reduce_only:
+        position = await positions.find(changes.session, signal.strategy_id, symbol)
+        if position is not None:
+            # By its own spelling it was got into; the signal's may name another exchange.
+            symbol = position.symbol
+            if price is None or price <= 0:
+                # Paper fills at no other price, and an exit gets out.
+                price = position.last_price
     order = await repository.insert_once(
         changes.session,
         {
@@ -390,7 +425,7 @@ async def _order(
             "exchange_account_id": account.id,
             "signal_id": signal.id,
             "client_order_id": client_order_id.for_signal(signal.id),
-            "symbol": signal.symbol,
+            "symbol": symbol,
             "side": intent.side,
             "quantity": intent.quantity,
             "price": price,

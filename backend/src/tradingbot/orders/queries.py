@@ -9,6 +9,7 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tradingbot.core.pagination import Cursor
+from tradingbot.core.symbols import in_market
 from tradingbot.orders.models import Fill, Order, OrderState, Side
 from tradingbot.strategies.models import Strategy
 from tradingbot.users.models import User
@@ -46,7 +47,7 @@ async def list_orders(
     if wanted.strategy_id is not None:
         statement = statement.where(Order.strategy_id == wanted.strategy_id)
     if wanted.symbol is not None:
-        statement = statement.where(Order.symbol == wanted.symbol)
+        statement = statement.where(in_market(Order.symbol, wanted.symbol))
     if wanted.side is not None:
         statement = statement.where(Order.side == wanted.side)
     if wanted.states:
@@ -104,7 +105,7 @@ async def list_fills(
     if wanted.order_id is not None:
         statement = statement.where(Fill.order_id == wanted.order_id)
     if wanted.symbol is not None:
-        statement = statement.where(Fill.symbol == wanted.symbol)
+        statement = statement.where(in_market(Fill.symbol, wanted.symbol))
     if wanted.side is not None:
         statement = statement.where(Fill.side == wanted.side)
     if wanted.since is not None:

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
+from tradingbot.core.symbols import in_market, market_in, market_of
 from tradingbot.exchanges.models import ExchangeAccount, Mode
 from tradingbot.orders.client_order_id import PART
 from tradingbot.orders.models import OPEN_STATES, Order, OrderState
@@ -86,7 +87,7 @@ async def case(
 async def has_newer_target(
     session: AsyncSession, signal: Signal, row_id: int, *conditions: ColumnElement[bool]
 ) -> bool:
-    """Return whether a target position for the signal's symbol is among the rows next behind its own."""
+    """Return whether a target position for the signal's market is among the rows next behind its own."""
     return (await session.execute(_newer_targets(signal, row_id, *conditions))).first() is not None
 
 
@@ -97,7 +98,7 @@ def _newer_targets(signal: Signal, row_id: int, *conditions: ColumnElement[bool]
         .where(
             OutboxRow.strategy_id == signal.strategy_id,
             OutboxRow.priority == Priority.NORMAL,
-            OutboxRow.symbol.in_(("", signal.symbol)),
+            OutboxRow.symbol.in_(("", market_of(signal.symbol))),
             OutboxRow.id > row_id,
         )
         .limit(_LOOK_AHEAD)
@@ -108,7 +109,7 @@ def _newer_targets(signal: Signal, row_id: int, *conditions: ColumnElement[bool]
         select(Signal.id)
         .where(
             Signal.id == behind.c.signal_id,
-            Signal.symbol == signal.symbol,
+            in_market(Signal.symbol, signal.symbol),
             # One that only closes is less than a target, unless it closes all.
             or_(~Signal.reduce_only, Signal.market_position == MarketPosition.FLAT),
             Signal.market_position.is_not(None),
@@ -297,18 +298,18 @@ async def request_cancel(session: AsyncSession, order_id: UUID) -> Order | None:
 
 
 async def under_way(session: AsyncSession, strategy_id: UUID, symbol: str) -> Sequence[UUID]:
-    """Gives the strategy's orders in the symbol that were sent and are not known to be over."""
+    """Gives the strategy's orders in the market that were sent and are not known to be over."""
     statement = select(Order.id).where(
-        Order.strategy_id == strategy_id, Order.symbol == symbol, Order.state.in_(_UNDER_WAY)
+        Order.strategy_id == strategy_id, in_market(Order.symbol, symbol), Order.state.in_(_UNDER_WAY)
     )
     return (await session.execute(statement.order_by(Order.created_at))).scalars().all()
 
 
 async def open_in_market(session: AsyncSession, order: Order) -> Sequence[Order]:
-    """Return the other open orders of the order's strategy in its symbol, the oldest first."""
+    """Return the other open orders of the order's strategy in its market, the oldest first."""
     statement = select(Order).where(
         Order.strategy_id == order.strategy_id,
-        Order.symbol == order.symbol,
+        in_market(Order.symbol, order.symbol),
         Order.state.in_(OPEN_STATES),
         Order.id != order.id,
     )
@@ -319,7 +320,7 @@ async def open_exits(session: AsyncSession, strategy_id: UUID, symbol: str) -> S
     """Return the strategy's open orders that only close, but those that shall be cancelled."""
     statement = select(Order).where(
         Order.strategy_id == strategy_id,
-        Order.symbol == symbol,
+        in_market(Order.symbol, symbol),
         Order.state.in_(OPEN_STATES),
         Order.reduce_only,
         Order.cancel_requested_at.is_(None),
@@ -328,13 +329,37 @@ async def open_exits(session: AsyncSession, strategy_id: UUID, symbol: str) -> S
 
 
 async def exposure(session: AsyncSession, strategy_id: UUID, symbol: str) -> tuple[Decimal, bool]:
-    """Return what the strategy holds of the symbol, and whether it has open orders in it."""
-    held = select(Position.quantity).where(Position.strategy_id == strategy_id, Position.symbol == symbol)
+    """Return what the strategy holds in the market, and whether it has open orders in it."""
+    held = select(Position.quantity).where(
+        Position.strategy_id == strategy_id, in_market(Position.symbol, symbol)
+    )
     orders = exists().where(
-        Order.strategy_id == strategy_id, Order.symbol == symbol, Order.state.in_(OPEN_STATES)
+        Order.strategy_id == strategy_id, in_market(Order.symbol, symbol), Order.state.in_(OPEN_STATES)
     )
     quantity, has_orders = (await session.execute(select(held.scalar_subquery(), orders))).one()
     return quantity or Decimal(0), has_orders
+
+
+async def lock_market(session: AsyncSession, account_id: UUID, symbol: str) -> None:
+    """Let nobody else decide on this market of this account until the transaction ends."""
+    name = f"market:{account_id}:{market_of(symbol)}"
+    await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
+
+
+async def other_in_market(
+    session: AsyncSession, account_id: UUID, strategy_id: UUID, symbol: str
+) -> str | None:
+    """Return the name of another strategy of the account that holds something there, or has open orders."""
+    holds = exists().where(
+        Position.strategy_id == Strategy.id, in_market(Position.symbol, symbol), ~Position.is_flat
+    )
+    has_orders = exists().where(
+        Order.strategy_id == Strategy.id, in_market(Order.symbol, symbol), Order.state.in_(OPEN_STATES)
+    )
+    statement = select(Strategy.name).where(
+        Strategy.exchange_account_id == account_id, Strategy.id != strategy_id, or_(holds, has_orders)
+    )
+    return (await session.execute(statement.limit(1))).scalar_one_or_none()
 
 
 async def accounts_to_reconcile(session: AsyncSession, seconds: float) -> Sequence[ExchangeAccount]:
@@ -423,12 +448,15 @@ async def accounts_with_positions(session: AsyncSession) -> Sequence[ExchangeAcc
 
 
 async def positions_of_account(session: AsyncSession, account_id: UUID) -> Sequence[tuple[str, Decimal]]:
-    """Adds up by symbol what the strategies on the account hold; without symbols that have open orders."""
-    busy = select(Order.symbol).where(Order.exchange_account_id == account_id, Order.state.in_(_UNDER_WAY))
-    statement = (
-        select(Position.symbol, func.sum(Position.quantity))
-        .join(Strategy, Strategy.id == Position.strategy_id)
-        .where(Strategy.exchange_account_id == account_id, Position.symbol.not_in(busy))
-        .group_by(Position.symbol)
+    """Return what the strategies on the account hold by market, but where orders are under way."""
+    busy = select(market_in(Order.symbol)).where(
+        Order.exchange_account_id == account_id, Order.state.in_(_UNDER_WAY)
     )
-    return [(symbol, quantity) for symbol, quantity in await session.execute(statement)]
+    market = market_in(Position.symbol)
+    statement = (
+        select(market, func.sum(Position.quantity))
+        .join(Strategy, Strategy.id == Position.strategy_id)
+        .where(Strategy.exchange_account_id == account_id, market.not_in(busy))
+        .group_by(market)
+    )
+    return [(name, quantity) for name, quantity in await session.execute(statement)]

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tradingbot.core.amounts import Amount
 from tradingbot.core.fields import NotNegativeAmount, PositiveAmount, Reason, RequestBody
+from tradingbot.core.symbols import InMarket
 from tradingbot.orders.models import OrderState, Side
 
 _ORDER: dict[str, Any] = {
@@ -19,6 +20,7 @@ _ORDER: dict[str, Any] = {
     "client_order_id": "tbk4m2q7x5v3n6p2r7s4t5w6y2z3a4bc",
     "exchange_order_id": "28457",
     "symbol": "BTCUSDT",
+    "market": "BTCUSDT",
     "side": "buy",
     "quantity": "0.5",
     "price": "64250.1",
@@ -40,6 +42,7 @@ _FILL: dict[str, Any] = {
     "strategy_id": "6f1c2a54-7d7e-4b0b-8a55-0d8f6f6c1d11",
     "exchange_trade_id": "28457-1",
     "symbol": "BTCUSDT",
+    "market": "BTCUSDT",
     "side": "buy",
     "quantity": "0.5",
     "price": "64251.3",
@@ -50,7 +53,7 @@ _FILL: dict[str, Any] = {
 }
 
 
-class OrderOut(BaseModel):
+class OrderOut(InMarket):
     """One market order; `price` is what it was decided at, `average_price` what its fills cost on average.
 
     `signal_id` is null for an order made by hand, and for one that goes on with an exit: its
@@ -65,7 +68,6 @@ class OrderOut(BaseModel):
     signal_id: UUID | None
     client_order_id: str
     exchange_order_id: str | None
-    symbol: str
     side: Side
     quantity: Amount
     price: Amount | None
@@ -108,7 +110,7 @@ class SettlementIn(RequestBody):
     reason: Annotated[Reason, Field(max_length=400)]
 
 
-class FillOut(BaseModel):
+class FillOut(InMarket):
     """One trade that filled an order or a part of it.
 
     `realised_pnl` is before the fee; both are in the quote asset. `fee_asset` is what the fee was taken in.
@@ -120,7 +122,6 @@ class FillOut(BaseModel):
     order_id: UUID
     strategy_id: UUID
     exchange_trade_id: str
-    symbol: str
     side: Side
     quantity: Amount
     price: Amount

@@ -28,8 +28,9 @@ class Priority(IntEnum):
 class OutboxRow(Timestamped, Base):
     """Something to do; deleted when it is done.
 
-    Rows of one `strategy_id` are worked on one at a time, those of one `priority` and `symbol` in the order
-    of their ids; the symbol is empty in rows of versions that do not know it. `signal` has a `signal_id`;
+    Rows of one `strategy_id` are worked on one at a time, those of one `priority` and market in the order of
+    their ids. `symbol` is the market, as `core.symbols.market_of` says it; it is empty in rows of versions
+    that do not know it. `signal` has a `signal_id`;
     `order` (place this order, made by hand) and `cancel` have an `order_id`.
     """
 

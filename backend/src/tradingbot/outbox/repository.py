@@ -7,13 +7,14 @@ from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tradingbot.core.symbols import market_of
 from tradingbot.outbox.models import OutboxRow, Priority, Task
 
 # PostgreSQL channel that wakes workers.
 CHANNEL = "tradingbot_outbox"
 _CLAIM_ROUNDS = 3
 
-# The oldest row of each strategy, priority and symbol, found by skipping from one to the next in the index:
+# The oldest row of each strategy, priority and market, found by skipping from one to the next in the index:
 # the cost is that of their number, not of the number of rows. Only such a row is worked on, so an exit that
 # does not get out, or an order of unknown fate, keeps back its own market and no other. What is urgent goes
 # first, and waits for nothing that is not; then who has waited longest: by their ids, a row that comes back
@@ -102,7 +103,7 @@ async def add(
     values = {
         "task": task,
         "strategy_id": strategy_id,
-        "symbol": symbol,
+        "symbol": market_of(symbol),
         "priority": priority,
         "signal_id": signal_id,
         "order_id": order_id,

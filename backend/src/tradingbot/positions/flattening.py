@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tradingbot.core.database import Database
 from tradingbot.core.errors import ConflictError, NotFoundError
+from tradingbot.core.symbols import market_in
 from tradingbot.orders.models import FINAL_STATES, OPEN_STATES, Order, OrderState
 from tradingbot.orders.service import request_cancel
 from tradingbot.positions import closing
@@ -33,7 +34,7 @@ _ZERO = Decimal(0)
 
 @dataclass(frozen=True)
 class Market:
-    """What a strategy still has in a symbol: `held` (signed, in the base asset), and how many open orders."""
+    """What a strategy still has in a market: `held` (signed, in the base asset), and how many open orders."""
 
     user: str
     strategy: str
@@ -64,14 +65,14 @@ async def flatten(database: Database) -> None:
 async def left(session: AsyncSession, target: Target) -> Sequence[Market]:
     """Return what is still held or open within the reach of a halt."""
     orders = (
-        select(User.email, Strategy.name, Order.symbol, func.count())
+        select(User.email, Strategy.name, market_in(Order.symbol), func.count())
         .join(Strategy, Strategy.id == Order.strategy_id)
         .join(User, User.id == Order.user_id)
         .where(Order.state.in_(OPEN_STATES), *_within(target, Order))
-        .group_by(User.email, Strategy.name, Order.symbol)
+        .group_by(User.email, Strategy.name, market_in(Order.symbol))
     )
     positions = (
-        select(User.email, Strategy.name, Position.symbol, Position.quantity)
+        select(User.email, Strategy.name, market_in(Position.symbol), Position.quantity)
         .join(Strategy, Strategy.id == Position.strategy_id)
         .join(User, User.id == Position.user_id)
         .where(~Position.is_flat, *_within(target, Position))
@@ -110,7 +111,7 @@ def _to_close() -> Select[UUID, UUID]:
     recently = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, _PAUSE)
     in_vain = exists().where(
         Order.strategy_id == Position.strategy_id,
-        Order.symbol == Position.symbol,
+        market_in(Order.symbol) == market_in(Position.symbol),
         Order.signal_id.is_(None),
         Order.reduce_only,
         Order.state.in_(FINAL_STATES),

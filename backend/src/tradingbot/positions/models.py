@@ -32,17 +32,19 @@ class PriceSource(StrEnum):
 
 
 class Position(Identified, Base):
-    """What a strategy holds of a symbol: `quantity` is negative when short; money is in the quote asset."""
+    """What a strategy holds in a market: `quantity` is negative when short; money is in the quote asset."""
 
     __tablename__ = "positions"
     __table_args__ = (
         UniqueConstraint("strategy_id", "symbol"),
+        Index("uq_positions_strategy_id_market", "strategy_id", text("market_of(symbol)"), unique=True),
         CheckConstraint("last_price_source IN ('fill', 'signal')", name="last_price_source_known"),
         Index("ix_positions_user_id_updated_at_id", "user_id", desc("updated_at"), desc("id")),
     )
 
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     strategy_id: Mapped[UUID] = mapped_column(ForeignKey("strategies.id", ondelete="CASCADE"))
+    # As the sender of the first signal wrote it: one market has many spellings, and one position.
     symbol: Mapped[str] = mapped_column(String(64))
     quantity: Mapped[Decimal] = mapped_column(AMOUNT, server_default=text("0"))
     # The least quantity that the market took of an exit when it was last asked: what is less is dust.

@@ -9,6 +9,7 @@ from sqlalchemy import exists, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tradingbot.core.pagination import Cursor
+from tradingbot.core.symbols import in_market
 from tradingbot.positions.models import Position
 from tradingbot.positions.schemas import Direction
 from tradingbot.strategies.models import Strategy
@@ -40,7 +41,7 @@ async def list_of_user(
     if wanted.strategy_id is not None:
         statement = statement.where(Position.strategy_id == wanted.strategy_id)
     if wanted.symbol is not None:
-        statement = statement.where(Position.symbol == wanted.symbol)
+        statement = statement.where(in_market(Position.symbol, wanted.symbol))
     if wanted.direction is not None:
         statement = statement.where(_DIRECTIONS[wanted.direction])
     if wanted.since is not None:

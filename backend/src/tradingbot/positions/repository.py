@@ -10,6 +10,7 @@ from sqlalchemy import BindParameter, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tradingbot.core.symbols import in_market
 from tradingbot.orders.models import OPEN_STATES, Fill, Order, OrderState, Side
 from tradingbot.positions.models import Position, PriceSource
 
@@ -38,12 +39,14 @@ async def insert_fill(session: AsyncSession, values: dict[str, Any]) -> Fill:
 
 
 async def lock_position(session: AsyncSession, user_id: UUID, strategy_id: UUID, symbol: str) -> Position:
-    """Gives the strategy's position in the symbol, made if there was none, locked until the end."""
+    """Return the strategy's position in the market, made if there was none, locked until the end.
+
+    A new one is spelled like `symbol`."""
     values = {"user_id": user_id, "strategy_id": strategy_id, "symbol": symbol}
-    await session.execute(
-        insert(Position).values(values).on_conflict_do_nothing(index_elements=["strategy_id", "symbol"])
+    await session.execute(insert(Position).values(values).on_conflict_do_nothing())
+    statement = select(Position).where(
+        Position.strategy_id == strategy_id, in_market(Position.symbol, symbol)
     )
-    statement = select(Position).where(Position.strategy_id == strategy_id, Position.symbol == symbol)
     statement = statement.with_for_update().execution_options(populate_existing=True)
     return (await session.execute(statement)).scalar_one()
 
@@ -56,7 +59,11 @@ async def mark(session: AsyncSession, strategy_id: UUID, symbol: str, price: Dec
     """
     free = (
         select(Position.id)
-        .where(Position.strategy_id == strategy_id, Position.symbol == symbol, Position.last_price_at < at)
+        .where(
+            Position.strategy_id == strategy_id,
+            in_market(Position.symbol, symbol),
+            Position.last_price_at < at,
+        )
         .with_for_update(skip_locked=True)
     )
     await session.execute(
@@ -74,7 +81,7 @@ async def note_min_quantity(
         update(Position)
         .where(
             Position.strategy_id == strategy_id,
-            Position.symbol == symbol,
+            in_market(Position.symbol, symbol),
             Position.min_quantity != min_quantity,
         )
         .values(min_quantity=min_quantity)
@@ -90,15 +97,15 @@ async def list_open(session: AsyncSession, strategy_id: UUID) -> Sequence[Positi
 async def held_quantity(session: AsyncSession, strategy_id: UUID, symbol: str) -> Decimal:
     """Gives the signed quantity that the strategy holds of the symbol, locked until the transaction ends."""
     statement = select(Position.quantity).where(
-        Position.strategy_id == strategy_id, Position.symbol == symbol
+        Position.strategy_id == strategy_id, in_market(Position.symbol, symbol)
     )
     return (await session.execute(statement.with_for_update())).scalar_one_or_none() or Decimal(0)
 
 
-async def last_price(session: AsyncSession, strategy_id: UUID, symbol: str) -> Decimal | None:
-    """Return the position's last known price."""
-    statement = select(Position.last_price).where(
-        Position.strategy_id == strategy_id, Position.symbol == symbol
+async def find(session: AsyncSession, strategy_id: UUID, symbol: str) -> Position | None:
+    """Return the strategy's position in the market of the symbol."""
+    statement = select(Position).where(
+        Position.strategy_id == strategy_id, in_market(Position.symbol, symbol)
     )
     return (await session.execute(statement)).scalar_one_or_none()
 
@@ -108,7 +115,7 @@ async def pending_of_side(session: AsyncSession, strategy_id: UUID, symbol: str,
     left = func.greatest(Order.quantity - Order.filled_quantity, Decimal(0))
     statement = select(func.sum(left)).where(
         Order.strategy_id == strategy_id,
-        Order.symbol == symbol,
+        in_market(Order.symbol, symbol),
         Order.side == side,
         Order.state.in_(_OPEN),
     )

@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from tradingbot.core.amounts import Amount
+from tradingbot.core.symbols import InMarket
 from tradingbot.positions.accounting import PositionState, unrealised_pnl
 from tradingbot.positions.models import Position, PriceSource
 
@@ -15,6 +16,7 @@ _POSITION: dict[str, Any] = {
     "id": "a9d3f7b1-5c51-4d0e-9b61-0c2f7f3f8e12",
     "strategy_id": "6f1c2a54-7d7e-4b0b-8a55-0d8f6f6c1d11",
     "symbol": "BTCUSDT",
+    "market": "BTCUSDT",
     "quantity": "0.5",
     "is_dust": False,
     "average_price": "64251.3",
@@ -43,7 +45,7 @@ class Direction(StrEnum):
     FLAT = "flat"
 
 
-class PositionOut(BaseModel):
+class PositionOut(InMarket):
     """What a strategy holds of a symbol: `quantity` is negative when short, 0 when it was closed.
 
     `is_dust`: it is less than the market's least order. It counts as flat, and stays until more is held.
@@ -55,7 +57,6 @@ class PositionOut(BaseModel):
 
     id: UUID
     strategy_id: UUID
-    symbol: str
     quantity: Amount
     is_dust: bool
     average_price: Amount

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tradingbot.core.amounts import ARITHMETIC, to_scale
 from tradingbot.core.models import utc_now
+from tradingbot.core.symbols import market_of
 from tradingbot.events.service import EventType, record
 from tradingbot.exchanges.base import Trade
 from tradingbot.orders.models import Order, Side
@@ -100,9 +101,9 @@ async def pending_of_side(session: AsyncSession, strategy_id: UUID, symbol: str,
     return await repository.pending_of_side(session, strategy_id, symbol, side)
 
 
-async def last_price(session: AsyncSession, strategy_id: UUID, symbol: str) -> Decimal | None:
-    """Return the newest price that was met of what the strategy holds; None if it never held any."""
-    return await repository.last_price(session, strategy_id, symbol)
+async def find(session: AsyncSession, strategy_id: UUID, symbol: str) -> Position | None:
+    """Return what the strategy holds in the market of the symbol; None if it never held any."""
+    return await repository.find(session, strategy_id, symbol)
 
 
 async def note_min_quantity(
@@ -118,7 +119,7 @@ async def unrealised_of(
     """Gives the strategy's unrealised P&L: of `symbol` at `price` if given, else at last known prices."""
     total = Decimal(0)
     for position in await repository.list_open(session, strategy_id):
-        given = price if position.symbol == symbol else None
+        given = price if market_of(position.symbol) == market_of(symbol) else None
         state = PositionState(position.quantity, position.average_price)
         total = ARITHMETIC.add(total, unrealised_pnl(state, position.last_price if given is None else given))
     return total

@@ -24,6 +24,7 @@ class Rule(StrEnum):
     STALE = "stale"
     MODEL = "model"
     LIVE_FORBIDDEN = "live_forbidden"
+    MARKET_TAKEN = "market_taken"
 
 
 class Halt(Identified, Timestamped, Base):

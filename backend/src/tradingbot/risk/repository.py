@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tradingbot.core.pagination import Cursor
+from tradingbot.core.symbols import in_market
 from tradingbot.orders.client_order_id import PART
 from tradingbot.orders.models import Fill, Order
 from tradingbot.risk.models import Refusal, Rule
@@ -81,7 +82,7 @@ async def list_of_user(
     if wanted.strategy_id is not None:
         statement = statement.where(Refusal.strategy_id == wanted.strategy_id)
     if wanted.symbol is not None:
-        statement = statement.where(Signal.symbol == wanted.symbol)
+        statement = statement.where(in_market(Signal.symbol, wanted.symbol))
     if wanted.rule is not None:
         statement = statement.where(Refusal.rule == wanted.rule)
     if wanted.since is not None:

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
+from tradingbot.core.symbols import InMarket
 from tradingbot.risk.models import Refusal, Rule
 
 _REFUSAL: dict[str, Any] = {
@@ -13,13 +14,14 @@ _REFUSAL: dict[str, Any] = {
     "strategy_id": "6f1c2a54-7d7e-4b0b-8a55-0d8f6f6c1d11",
     "signal_id": "0b9f6c3e-0f0e-4a86-9c0f-2a1f7a3f5b1d",
     "symbol": "BTCUSDT",
+    "market": "BTCUSDT",
     "rule": "max_position",
     "reason": "position would be 1.2 BTCUSDT, limit 1",
     "created_at": "2026-01-05T12:00:01.300000Z",
 }
 
 
-class RefusalOut(BaseModel):
+class RefusalOut(InMarket):
     """A signal that was not traded: the rule that said no, and why."""
 
     model_config = ConfigDict(json_schema_extra={"example": _REFUSAL})
@@ -27,7 +29,6 @@ class RefusalOut(BaseModel):
     id: UUID
     strategy_id: UUID
     signal_id: UUID
-    symbol: str
     rule: Rule
     reason: str
     created_at: datetime

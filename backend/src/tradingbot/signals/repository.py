@@ -10,6 +10,7 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tradingbot.core.pagination import Cursor
+from tradingbot.core.symbols import in_market
 from tradingbot.inference.models import Prediction
 from tradingbot.orders.models import Order
 from tradingbot.risk.models import Refusal
@@ -44,7 +45,7 @@ async def list_of_user(
     if wanted.strategy_id is not None:
         statement = statement.where(Signal.strategy_id == wanted.strategy_id)
     if wanted.symbol is not None:
-        statement = statement.where(Signal.symbol == wanted.symbol)
+        statement = statement.where(in_market(Signal.symbol, wanted.symbol))
     if wanted.status is not None:
         statement = statement.where(Signal.status == wanted.status)
     if wanted.since is not None:

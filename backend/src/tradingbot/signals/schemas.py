@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from tradingbot.core.amounts import Amount
+from tradingbot.core.symbols import InMarket
 from tradingbot.inference.models import PredictionStatus
 from tradingbot.orders.models import OrderState, Side
 from tradingbot.risk.models import Rule
@@ -16,6 +17,7 @@ _SIGNAL: dict[str, Any] = {
     "id": "0b9f6c3e-0f0e-4a86-9c0f-2a1f7a3f5b1d",
     "strategy_id": "6f1c2a54-7d7e-4b0b-8a55-0d8f6f6c1d11",
     "symbol": "BTCUSDT",
+    "market": "BTCUSDT",
     "action": "buy",
     "market_position": "long",
     "position_size": "0.5",
@@ -56,7 +58,7 @@ _PREDICTION: dict[str, Any] = {
 }
 
 
-class SignalOut(BaseModel):
+class SignalOut(InMarket):
     """One stored alert.
 
     `status` is what became of it: `queued` until a worker has decided at `processed_at`.
@@ -66,7 +68,6 @@ class SignalOut(BaseModel):
 
     id: UUID
     strategy_id: UUID
-    symbol: str
     action: Action | None
     market_position: MarketPosition | None
     position_size: Amount | None

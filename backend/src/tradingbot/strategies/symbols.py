@@ -1,17 +1,19 @@
-"""Symbols are kept exactly as the sender writes them, and compared without regard to case."""
+"""The symbols that a strategy may trade: kept as its owner writes them, compared by market."""
 
 from collections.abc import Iterable
 
+from tradingbot.core.symbols import market_of
+
 
 def allows(symbols: Iterable[str], symbol: str) -> bool:
-    """Tells whether `symbol` is one of `symbols`; none of them means any."""
-    names = {name.casefold() for name in symbols}
-    return not names or symbol.casefold() in names
+    """Return whether `symbol` is in the market of one of `symbols`; none of them means any."""
+    markets = {market_of(name) for name in symbols}
+    return not markets or market_of(symbol) in markets
 
 
 def without_repetition(symbols: Iterable[str]) -> list[str]:
-    """Keeps the first spelling of each symbol."""
+    """Return the first spelling of each market."""
     first: dict[str, str] = {}
     for symbol in symbols:
-        first.setdefault(symbol.casefold(), symbol)
+        first.setdefault(market_of(symbol), symbol)
     return list(first.values())

@@ -77,7 +77,7 @@ WITH sent AS (
     FROM new JOIN stored USING (strategy_id, dedup_key)
 ), queued AS (
     INSERT INTO outbox (task, strategy_id, symbol, signal_id)
-    SELECT 'signal', strategy_id, symbol, id FROM kept ORDER BY number
+    SELECT 'signal', strategy_id, market_of(symbol), id FROM kept ORDER BY number
 )
 SELECT judged.number, judged.strategy_id, is_trusted, is_stale, max_age, earlier_id, kept.id AS new_id
 FROM judged LEFT JOIN kept USING (number)

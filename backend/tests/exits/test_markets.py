@@ -1,0 +1,108 @@
+"""One market is one position, however alerts spell it, at a real exchange."""
+
+from decimal import Decimal
+
+import pytest
+
+from tests.desk import Desk, working_here
+from tests.exits.steps import Say, future, queue, spot
+from tests.stub_exchange import StubExchange
+from tradingbot.core.settings import Settings
+from tradingbot.exchanges.models import Market, Mode
+from tradingbot.orders.models import OrderState
+from tradingbot.outbox.models import OutboxRow
+from tradingbot.positions.models import Position
+from tradingbot.risk.models import Rule
+from tradingbot.signals.models import Signal, SignalStatus
+
+D = Decimal
+
+
+async def test_all_spellings_open_and_close_one_position(desk: Desk, stub: StubExchange, say: Say) -> None:
+    strategy = await future(desk, max_position=D("0.03"))
+    for spelling in ("BTCUSDT.P", "BINANCE:BTCUSDT", "btc/usdt:usdt"):
+        bought = await say(strategy, "buy", "0.01", symbol=spelling)
+        assert bought.status == SignalStatus.ORDERED, bought.status_reason
+    (position,) = await desk.all(Position)
+    assert (position.symbol, position.quantity) == ("BTCUSDT.P", D("0.03"))
+    assert stub.account.positions["BTCUSDT"] == D("0.03")
+    # No spelling gets by a limit.
+    too_much = await say(strategy, "buy", "0.01", symbol="BTC-USDT")
+    assert (await desk.refusal(too_much.id)).rule == Rule.MAX_POSITION
+    closed = await say(strategy, "close", symbol="btcusdt")
+    assert closed.status == SignalStatus.ORDERED
+    assert stub.account.positions["BTCUSDT"] == 0
+    (position,) = await desk.all(Position)
+    assert position.quantity == 0
+
+
+async def test_a_market_that_the_exchange_does_not_have_is_refused_in_these_words(
+    desk: Desk, stub: StubExchange, say: Say
+) -> None:
+    strategy = await spot(desk)
+    for symbol, words in {
+        "NOPEUSDT": "binance has no spot market NOPEUSDT",
+        "BYBIT:BTCUSDT": "BYBIT:BTCUSDT is a symbol of BYBIT, and the account is at binance",
+        "BTCUSDT.P": "BTCUSDT.P is a perpetual contract",
+    }.items():
+        signal = await say(strategy, "buy", "0.01", symbol=symbol)
+        refusal = await desk.refusal(signal.id)
+        assert (signal.status, refusal.rule) == (SignalStatus.REFUSED, Rule.SYMBOL)
+        assert words in refusal.reason
+    assert stub.posts() == []
+    assert await desk.orders() == []
+
+
+@pytest.mark.parametrize("word", ["close", "flat", "short"])
+async def test_an_exit_by_the_chart_of_another_exchange_gets_out(
+    desk: Desk, stub: StubExchange, say: Say, word: str
+) -> None:
+    strategy = await future(desk)
+    await say(strategy, "long", "0.02")
+    signal = await say(strategy, word, "0.01" if word == "short" else None, symbol="BYBIT:BTCUSDT.P")
+    assert signal.status == SignalStatus.ORDERED
+    # What it would have opened is refused, and told.
+    assert stub.account.positions["BTCUSDT"] == 0
+    assert ("BYBIT" in (signal.status_reason or "")) == (word == "short")
+    assert {order.state for order in await desk.orders()} == {OrderState.FILLED}
+
+
+async def test_two_strategies_are_not_let_into_one_futures_market_of_one_account(
+    desk: Desk, stub: StubExchange, say: Say
+) -> None:
+    account = await desk.account(market=Market.FUTURE, mode=Mode.DEMO)
+    first, second = await desk.strategy(account, name="first"), await desk.strategy(account)
+    assert (await say(first, "long", "0.02")).status == SignalStatus.ORDERED
+    other = await say(second, "short", "0.02", symbol="BTCUSDT.P")
+    refusal = await desk.refusal(other.id)
+    assert refusal.rule == Rule.MARKET_TAKEN
+    assert "strategy first is in BTCUSDT on the same futures account" in refusal.reason
+    # Of each other's markets they know nothing, and what is left is free again.
+    assert (await say(second, "long", "0.5", symbol="ETHUSDT")).status == SignalStatus.ORDERED
+    assert (await say(first, "flat")).status == SignalStatus.ORDERED
+    assert (await say(second, "short", "0.02")).status == SignalStatus.ORDERED
+    assert stub.account.positions["BTCUSDT"] == D("-0.02")
+    # On spot each strategy's coins are its own.
+    account = await desk.account()
+    for name in ("third", "fourth"):
+        strategy = await desk.strategy(account, name=name)
+        assert (await say(strategy, "buy", "0.01")).status == SignalStatus.ORDERED
+
+
+async def test_of_two_strategies_at_the_same_moment_one_gets_into_a_futures_market(
+    desk: Desk, stub: StubExchange, settings: Settings
+) -> None:
+    account = await desk.account(market=Market.FUTURE, mode=Mode.DEMO)
+    for _ in range(4):
+        await queue(desk, await desk.strategy(account), "long", "0.02")
+    async with working_here(settings):
+        await desk.until_idle(20)
+    statuses = sorted(signal.status for signal in await desk.all(Signal))
+    assert statuses == [SignalStatus.ORDERED, *[SignalStatus.REFUSED] * 3]
+
+
+async def test_the_queue_of_a_market_is_one(desk: Desk, stub: StubExchange) -> None:
+    strategy = await future(desk)
+    for spelling in ("BTCUSDT.P", "BTC/USDT:USDT", "bybit:btcusdt"):
+        await queue(desk, strategy, "buy", "0.01", symbol=spelling)
+    assert {row.symbol for row in await desk.all(OutboxRow)} == {"BTCUSDT"}
