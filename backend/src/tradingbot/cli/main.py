@@ -39,6 +39,9 @@ COMMANDS = {
     "user": Command("users", "create, list, close and open accounts; set passwords"),
     "api-key": Command("api_keys", "create, list and revoke API keys"),
     "order": Command("orders", "list and cancel orders; say what became of one that nobody knows of"),
+    "position": Command(
+        "positions", "list positions beside what accounts hold; put the book right where it differs"
+    ),
     "halt": Command("halts", "stop trading, of one strategy, of a user, or of everybody"),
     "encryption-key": Command("encryption", "count and re-encrypt the stored credentials after a rotation"),
     "model": Command("models", "list, verify and activate the models in MODELS_DIR"),

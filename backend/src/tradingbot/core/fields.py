@@ -121,6 +121,15 @@ NotNegativeAmount = Annotated[
     AfterValidator(_not_negative),
     _number(r"^\d{1,20}(\.\d{1,18})?$", minimum=0, exclusiveMaximum=float(_LARGEST)),
 ]
+# With a minus where it is short.
+SignedAmount = Annotated[
+    _Stored,
+    _number(
+        r"^-?\d{1,20}(\.\d{1,18})?$",
+        exclusiveMinimum=-float(_LARGEST),
+        exclusiveMaximum=float(_LARGEST),
+    ),
+]
 # A whole number, or one as text.
 PlainInt = Annotated[int, BeforeValidator(plain_number)]
 # A part of a whole: 0.001 is 0.1 %.

@@ -9,7 +9,7 @@ from tradingbot.inference.models import Prediction
 from tradingbot.migrations.models import SchemaCompatibility
 from tradingbot.orders.models import Fill, Order
 from tradingbot.outbox.models import OutboxRow
-from tradingbot.positions.models import Position
+from tradingbot.positions.models import AccountHolding, Position
 from tradingbot.risk.models import Halt, Refusal
 from tradingbot.signals.models import Signal
 from tradingbot.strategies.models import Strategy
@@ -28,6 +28,7 @@ TABLES = (
     Order,
     Fill,
     Position,
+    AccountHolding,
     OutboxRow,
     Halt,
     Refusal,

@@ -1,11 +1,11 @@
 """From a signal to an order, or to the reason why there is none."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
-from tradingbot.core.amounts import plain
+from tradingbot.core.amounts import ARITHMETIC, plain
 from tradingbot.core.settings import Settings
 from tradingbot.core.symbols import market_of
 from tradingbot.exchanges import repository as accounts
@@ -18,11 +18,12 @@ from tradingbot.inference.service import assess, veto
 from tradingbot.orders import client_order_id, repository
 from tradingbot.orders.changes import Changes, Changing
 from tradingbot.orders.exchange_pool import ExchangePool, ask
-from tradingbot.orders.models import Order
+from tradingbot.orders.models import Order, Side
 from tradingbot.orders.outcome import Later, Steps
 from tradingbot.orders.placing import Placer, forbidden, note_refusal, refuse, stale, switched_off
 from tradingbot.orders.repository import Case
 from tradingbot.outbox.models import OutboxRow
+from tradingbot.positions import holdings
 from tradingbot.positions import service as positions
 from tradingbot.risk import service as risk
 from tradingbot.risk.evaluate import ENTRY_RULES, RefusalReason, evaluate
@@ -47,13 +48,14 @@ class Market:
     """What an exchange was asked before deciding.
 
     `price`; `equity`, if the size depends on it; what the market takes. What is held and less than `dust`
-    cannot be got rid of.
+    cannot be got rid of. `theirs` is what a futures account holds there, if that was asked.
     """
 
     price: Decimal | None
     equity: Decimal | None
     limits: MarketLimits
     dust: Decimal
+    theirs: Decimal | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class Decider:
             return busy
         async with self._exchanges.of(account) as exchange:
             try:
-                market = await self._look(exchange, case, against)
+                market = await self._look(exchange, case, account, against)
             except UnknownSymbolError as error:
                 # What is held of a market that is gone, or is there by another name, is still closed.
                 against = against or Objection(RefusalReason(Rule.SYMBOL, str(error)))
@@ -205,7 +207,9 @@ class Decider:
                 return Later(f"an earlier order in {case.signal.symbol} is not over", _WAIT_FOR_ORDER)
         return None
 
-    async def _look(self, exchange: Exchange, case: Case, against: Objection | None) -> Market:
+    async def _look(
+        self, exchange: Exchange, case: Case, account: ExchangeAccount, against: Objection | None
+    ) -> Market:
         timeout = self._exchanges.timeout
         symbol, price, equity = case.signal.symbol, case.signal.price, None
         only_closes = is_exit(case.signal) or against is not None
@@ -223,7 +227,11 @@ class Decider:
         needs_size = not is_exit(case.signal) and (against is None or case.signal.market_position is None)
         if case.strategy.sizing == Sizing.EQUITY_PERCENT and needs_size:
             equity = await ask(exchange.equity(symbol), timeout)
-        return Market(price, equity, limits, limits.min_exit(theirs))
+        held = None
+        if _has_one_position(account) and not is_exit(case.signal):
+            # Its owner may have closed it a moment ago: to go through zero would open twice as much.
+            held = await ask(exchange.holding(symbol), timeout)
+        return Market(price, equity, limits, limits.min_exit(theirs), held)
 
     async def _conclude(
         self,
@@ -251,7 +259,7 @@ class Decider:
             if intent is None or reason is not None:
                 await _conclude_without_order(changes, signal, SignalStatus.NOTHING_TO_DO, reason)
                 return None
-            refusal = await _taken(changes, account, signal, intent)
+            refusal = await _not_ours(changes, account, signal, intent, market)
             refusal = refusal or await self._objection(changes, case, intent, market)
             if refusal is None:
                 return await _order(changes, signal, account, intent, market.price, wanted.note)
@@ -306,7 +314,11 @@ def _what_still_closes(
     if against.refusal is not None and against.refusal.rule not in ENTRY_RULES:
         return None
     closing = closing_part(intent, held)
-    return None if closing is None or closing.quantity < market.dust else closing
+    if closing is not None and market.theirs is not None:
+        # What is really there: the owner may have closed some of it.
+        there = max(Decimal(0), market.theirs if closing.side == Side.SELL else -market.theirs)
+        closing = replace(closing, quantity=min(closing.quantity, there))
+    return None if closing is None or not closing.quantity or closing.quantity < market.dust else closing
 
 
 async def _close_only(
@@ -357,15 +369,40 @@ def _reached(held: Decimal, signal: Signal) -> str:
     return f"{plain(held)} {signal.symbol} is what the signal asks for"
 
 
-async def _taken(
-    changes: Changes, account: ExchangeAccount, signal: Signal, intent: OrderIntent
+async def _not_ours(
+    changes: Changes, account: ExchangeAccount, signal: Signal, intent: OrderIntent, market: Market
 ) -> RefusalReason | None:
+    """Refuse to open something where the account holds what no strategy knows of, or another one does."""
+    if intent.reduce_only or account.mode == Mode.PAPER:
+        return None
+    taken = await _taken(changes, account, signal)
+    return taken or await _differs(changes, account, signal, market)
+
+
+async def _differs(
+    changes: Changes, account: ExchangeAccount, signal: Signal, market: Market
+) -> RefusalReason | None:
+    session, name = changes.session, market_of(signal.symbol)
+    ours, own = await holdings.booked(session, account.id, name), Decimal(0)
+    theirs = market.theirs
+    if theirs is None:
+        holding = await holdings.find(session, account.id, name)
+        if holding is None or holding.differs_since is None:
+            return None
+        theirs, own = holding.quantity, holding.own
+    elif not holdings.differs(ARITHMETIC.subtract(theirs, ours), market.dust):
+        return None
+    words = holdings.in_words(name, theirs, own, ours)
+    return RefusalReason(Rule.BOOK_DIFFERS, f"{words}: put the book right with `tradingbot position`")
+
+
+async def _taken(changes: Changes, account: ExchangeAccount, signal: Signal) -> RefusalReason | None:
     """Refuse to open something in a futures market that another strategy of the account is in.
 
     The exchange has one position there for both: what one of them closes may have been opened by the other,
     and a close of what is not there any more it refuses for ever (-2022 at Binance).
     """
-    if intent.reduce_only or account.market != AccountMarket.FUTURE or account.mode == Mode.PAPER:
+    if not _has_one_position(account):
         return None
     await repository.lock_market(changes.session, account.id, signal.symbol)
     other = await repository.other_in_market(changes.session, account.id, signal.strategy_id, signal.symbol)
@@ -376,6 +413,11 @@ async def _taken(
         f"strategy {other} is in {market_of(signal.symbol)} on the same futures account, which has one"
         " position for both: give each its own account",
     )
+
+
+def _has_one_position(account: ExchangeAccount) -> bool:
+    """Return whether the account has one position in each market, whoever trades there: real futures."""
+    return account.market == AccountMarket.FUTURE and account.mode != Mode.PAPER
 
 
 async def _holds(changes: Changes, signal: Signal) -> bool:

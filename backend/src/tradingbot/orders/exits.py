@@ -20,6 +20,9 @@ LOST = "the exchange does not know it any more"
 # Why one that was refused is not sent again, nor followed by another one.
 DUST = "what is left is dust"
 
+# Why an exit is over of which the account has nothing any more: its owner, or the exchange, was quicker.
+GONE = "the account does not hold it any more"
+
 _ZERO = Decimal(0)
 
 
@@ -72,7 +75,7 @@ async def left_of(session: AsyncSession, order_id: UUID) -> Left | None:
     reason = last.reason or ""
     # What the exchange has booked as rejected is over, like what it cancels.
     is_ours = last.state == OrderState.REJECTED and last.exchange_order_id is None
-    if is_ours or reason == LOST or reason.startswith(DUST):
+    if is_ours or reason == LOST or reason.startswith((DUST, GONE)):
         return None
     if last.state not in FINAL_STATES:
         return Left(first, last, len(orders), _ZERO)

@@ -54,6 +54,8 @@ _SOON = 0.2
 _STEPS_AT_ONCE = 21
 _QUICK_PARTS = 20
 _WAIT_FOR_PART = 0.5
+# So often is an exit refused before it is taken for done by somebody else.
+_SURE_IT_IS_GONE = 3
 _MOMENT = 0.1
 _MARGIN_OF_VALUE = Decimal("1.1")
 
@@ -423,7 +425,7 @@ class Placer:
         if not await self.stuck(order):
             return None
         limits, least = await self._least_exit(exchange, order)
-        available = None if limits.shorts else await self._available(exchange, order)
+        available = await self._available(exchange, order)
         if not limits.shorts and "NOTIONAL" in reason:
             # By the exchange's own price: Binance takes the average of some minutes.
             least = to_scale(ARITHMETIC.multiply(least, _MARGIN_OF_VALUE))
@@ -437,6 +439,10 @@ class Placer:
             if quantity < least:
                 await positions.note_min_quantity(session, order.strategy_id, order.symbol, least)
                 reason = f"{exits.DUST}, less than the market's least order, {plain(least)}: {reason}"
+                target = OrderState.CANCELLED
+            elif available is not None and available < least and order.attempts >= _SURE_IT_IS_GONE:
+                # Not at once: what an exchange says of a trade and of what is held may be apart for a moment.
+                reason = f"{exits.GONE}, it has {plain(available)} of {plain(quantity)}: {reason}"
                 target = OrderState.CANCELLED
             else:
                 if available is not None and least <= available < quantity:
@@ -466,9 +472,12 @@ class Placer:
         return limits, limits.min_exit(price)
 
     async def _available(self, exchange: Exchange, order: Order) -> Decimal | None:
-        """Return what of the symbol the account can sell, None if the exchange does not say."""
+        """Return how much the account has there for the order to close, None if the exchange does not say."""
         try:
-            return await ask(exchange.holding(order.symbol), self._exchanges.timeout)
+            held = await ask(exchange.holding(order.symbol), self._exchanges.timeout)
+            if held is None:
+                return None
+            return max(Decimal(0), held if order.side == Side.SELL else -held)
         except ExchangeError as error:
             log.warning("an exchange does not say what can be sold", reason=str(error))
             return None

@@ -1,7 +1,7 @@
 """Compares what we think with what exchanges say: open orders often, positions now and then.
 
 One worker at a time does it for an account. Nothing is ever "corrected" by trading: what an exchange says of
-an order is booked, and a position that differs is told to people.
+an order is booked, and a position that differs is told to people, once: see `positions.holdings`.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -25,6 +25,7 @@ from tradingbot.orders.changes import Changing
 from tradingbot.orders.exchange_pool import ExchangePool, ask
 from tradingbot.orders.models import FINAL_STATES
 from tradingbot.orders.placing import Placer
+from tradingbot.positions import holdings
 
 log = structlog.stdlib.get_logger("tradingbot.reconcile")
 
@@ -37,7 +38,6 @@ _FORGOTTEN = 120.0
 # So many failures one after the other mean that the exchange is away.
 _FAILURES = 3
 
-Difference = tuple[Decimal, Decimal]
 ItemT = TypeVar("ItemT")
 
 _random = SystemRandom()
@@ -59,9 +59,8 @@ class Reconciler:
         self._exchanges = exchanges
         self._placer = placer
         self._settings = settings
-        # What was seen at the last comparison, and what was told already.
-        self._seen: dict[tuple[UUID, str], Difference] = {}
-        self._told: dict[tuple[UUID, str], Difference] = {}
+        # What was seen at the last comparison: ours and theirs.
+        self._seen: dict[tuple[UUID, str], tuple[Decimal, Decimal]] = {}
         self._positions_due = monotonic() + settings.reconcile_positions_interval
 
     async def round(self) -> None:
@@ -150,28 +149,29 @@ class Reconciler:
             else:
                 failures = 0
 
-    async def _compare(self, account: ExchangeAccount, symbol: str, ours: Decimal, theirs: Decimal) -> None:
-        key, difference = (account.id, symbol), (ours, theirs)
-        if ours == theirs:
-            self._seen.pop(key, None)
-            self._told.pop(key, None)
+    async def _compare(self, account: ExchangeAccount, market: str, ours: Decimal, theirs: Decimal) -> None:
+        key, look = (account.id, market), (ours, theirs)
+        # A fill may be on its way to us: only what is seen twice is so.
+        is_there_again = self._seen.get(key) == look
+        self._seen[key] = look
+        if not is_there_again:
             return
-        # A fill may be on its way to us: only what is there twice is a difference.
-        is_there_again = self._seen.get(key) == difference
-        self._seen[key] = difference
-        if not is_there_again or self._told.get(key) == difference:
-            return
-        self._told[key] = difference
+        async with self._changing.transaction() as changes:
+            holding = await holdings.note(changes.session, account, market, theirs, ours)
+            if holding is None:
+                return
+            words = holdings.in_words(market, theirs, holding.own, ours)
+            changes.failure(
+                f"{market}: position differs",
+                f"{account.name}: {words}. Nothing is opened there until it agrees again: trade the"
+                " difference back, or put the book right with `tradingbot position adopt` (the exchange is"
+                " right) or `correct` (say how much it is).",
+            )
         metrics.RECONCILE_DIFFERENCES.labels("position").inc()
         log.warning(
             "a position differs from the exchange's",
             account_id=str(account.id),
-            symbol=symbol,
+            market=market,
             ours=plain(ours),
             theirs=plain(theirs),
-        )
-        self._changing.notifier.notify(
-            "failure",
-            f"{symbol}: position differs",
-            f"{account.name} holds {plain(theirs)}, the strategies on it think {plain(ours)}",
         )

@@ -6,14 +6,24 @@ from uuid import UUID
 from fastapi import APIRouter, Header, status
 
 from tradingbot.auth.dependencies import Reader, Trader
+from tradingbot.auth.principal import Principal
 from tradingbot.core.context import ContextDep
 from tradingbot.core.pagination import decode_cursor
 from tradingbot.core.problems import documented
 from tradingbot.core.queries import CursorText, Limit, Since, SymbolFilter, Until
 from tradingbot.orders.schemas import OrderOut
 from tradingbot.positions import closing, reading
+from tradingbot.positions.correcting import Correction, correct
 from tradingbot.positions.queries import PositionFilter
-from tradingbot.positions.schemas import Direction, PositionOut, PositionPage, SummaryPage
+from tradingbot.positions.schemas import (
+    AdoptionIn,
+    CorrectionIn,
+    DifferenceList,
+    Direction,
+    PositionOut,
+    PositionPage,
+    SummaryPage,
+)
 
 router = APIRouter(prefix="/positions", tags=["positions"])
 
@@ -62,6 +72,17 @@ async def get_summary(
         return await reading.summary(session, reader.user_id, strategy_id, limit, after)
 
 
+@router.get("/differences", responses=documented(401, 403, 503))
+async def list_differences(context: ContextDep, reader: Reader) -> DifferenceList:
+    """Lists where your accounts hold something else than their strategies think. It is usually empty.
+
+    Nothing is opened in such a market until it agrees again: trade the difference back at the exchange, or
+    put the book right (`adopt`, `correct`).
+    """
+    async with context.database.transaction() as session:
+        return await reading.differences(session, reader.user_id)
+
+
 @router.get("/{position_id}", responses=documented(401, 403, 404, 422, 503))
 async def get_position(context: ContextDep, reader: Reader, position_id: UUID) -> PositionOut:
     """Gives one of your positions."""
@@ -85,3 +106,35 @@ async def close_position(
     """
     async with context.database.transaction() as session:
         return OrderOut.model_validate(await closing.close(session, trader.user_id, position_id, key))
+
+
+@router.post("/{position_id}/adopt", responses=documented(401, 403, 404, 409, 422, 503))
+async def adopt_position(
+    context: ContextDep, trader: Trader, position_id: UUID, given: AdoptionIn
+) -> PositionOut:
+    """Makes the book say what the exchange says: its owner closed it by hand, say, or it was liquidated.
+
+    The difference is booked as an order and a fill; nothing is traded. 409: nothing differs, as far as is
+    known, or an order in this market is open.
+    """
+    said = Correction(None, given.price, given.reason, _who(trader))
+    async with context.database.transaction() as session:
+        return PositionOut.of(await correct(session, trader.user_id, position_id, said))
+
+
+@router.post("/{position_id}/correct", responses=documented(401, 403, 404, 409, 422, 503))
+async def correct_position(
+    context: ContextDep, trader: Trader, position_id: UUID, given: CorrectionIn
+) -> PositionOut:
+    """Makes the book say what you say. What the account has beyond it is taken for your own.
+
+    The difference is booked as an order and a fill; nothing is traded. With the quantity that is booked, it
+    says that what has gone was your own. 409: an order in this market is open, or the account is a paper one.
+    """
+    said = Correction(given.quantity, given.price, given.reason, _who(trader))
+    async with context.database.transaction() as session:
+        return PositionOut.of(await correct(session, trader.user_id, position_id, said))
+
+
+def _who(trader: Principal) -> str:
+    return f"API key {trader.api_key_id}" if trader.api_key_id else "its owner"

@@ -1,4 +1,4 @@
-"""Table positions."""
+"""Tables positions and account_holdings."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -29,6 +29,25 @@ class PriceSource(StrEnum):
 
     FILL = "fill"
     SIGNAL = "signal"
+
+
+class AccountHolding(Base):
+    """What an exchange account holds of a market, by the exchange's word; of paper accounts there is none.
+
+    `own` of it is the account owner's own, beyond what strategies hold. `differs_since`: since then it is
+    not what the book says; null: it is, but for dust.
+    """
+
+    __tablename__ = "account_holdings"
+
+    exchange_account_id: Mapped[UUID] = mapped_column(
+        ForeignKey("exchange_accounts.id", ondelete="CASCADE"), primary_key=True
+    )
+    market: Mapped[str] = mapped_column(String(64), primary_key=True)
+    quantity: Mapped[Decimal] = mapped_column(AMOUNT)
+    own: Mapped[Decimal] = mapped_column(AMOUNT)
+    looked_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
+    differs_since: Mapped[datetime | None]
 
 
 class Position(Identified, Base):

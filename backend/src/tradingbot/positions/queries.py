@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import exists, select, tuple_
+from sqlalchemy import and_, exists, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tradingbot.core.pagination import Cursor
-from tradingbot.core.symbols import in_market
-from tradingbot.positions.models import Position
+from tradingbot.core.symbols import in_market, market_in
+from tradingbot.positions.models import AccountHolding, Position
 from tradingbot.positions.schemas import Direction
 from tradingbot.strategies.models import Strategy
+from tradingbot.users.models import User
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,33 @@ async def list_of_user(
     return (await session.execute(statement)).scalars().all()
 
 
+async def list_with_owners(
+    session: AsyncSession, email: str | None, strategy: str | None
+) -> Sequence[tuple[Position, str, str, AccountHolding | None]]:
+    """Return positions that are held, or of a market where an account differs from the book.
+
+    Each with its user's address, its strategy's name, and what the account was last seen to hold there. None
+    is any user, and any strategy.
+    """
+    in_account = and_(
+        AccountHolding.exchange_account_id == Strategy.exchange_account_id,
+        AccountHolding.market == market_in(Position.symbol),
+    )
+    statement = (
+        select(Position, User.email, Strategy.name, AccountHolding)
+        .join(User, User.id == Position.user_id)
+        .join(Strategy, Strategy.id == Position.strategy_id)
+        .outerjoin(AccountHolding, in_account)
+        .where(or_(Position.quantity != 0, AccountHolding.differs_since.is_not(None)))
+    )
+    if email is not None:
+        statement = statement.where(User.email == email)
+    if strategy is not None:
+        statement = statement.where(Strategy.name == strategy)
+    statement = statement.order_by(User.email, Strategy.name, Position.symbol)
+    return [(row[0], row[1], row[2], row[3]) for row in await session.execute(statement)]
+
+
 async def traded_strategies(
     session: AsyncSession, user_id: UUID, strategy_id: UUID | None, limit: int, after: Cursor | None
 ) -> Sequence[Cursor]:
@@ -77,10 +105,12 @@ async def of_strategies(
 
 
 async def find(
-    session: AsyncSession, user_id: UUID, position_id: UUID, *, lock: bool = False
+    session: AsyncSession, user_id: UUID | None, position_id: UUID, *, lock: bool = False
 ) -> Position | None:
-    """Gives the user's position; with `lock` nobody else changes it until the transaction ends."""
-    statement = select(Position).where(Position.user_id == user_id, Position.id == position_id)
+    """Return the user's position (None: anybody's); with `lock` nobody else changes it in the meantime."""
+    statement = select(Position).where(Position.id == position_id)
+    if user_id is not None:
+        statement = statement.where(Position.user_id == user_id)
     if lock:
         statement = statement.with_for_update()
     return (await session.execute(statement)).scalar_one_or_none()

@@ -8,9 +8,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tradingbot.core.amounts import ARITHMETIC
 from tradingbot.core.errors import NotFoundError
 from tradingbot.core.pagination import Cursor, encode_cursor
-from tradingbot.positions import queries
+from tradingbot.positions import holdings, queries
 from tradingbot.positions.queries import PositionFilter
-from tradingbot.positions.schemas import Performance, PositionOut, PositionPage, SummaryPage
+from tradingbot.positions.schemas import (
+    Difference,
+    DifferenceList,
+    Performance,
+    PositionOut,
+    PositionPage,
+    SummaryPage,
+)
 
 _ZERO = Decimal(0)
 
@@ -37,6 +44,25 @@ async def one(session: AsyncSession, user_id: UUID, position_id: UUID) -> Positi
     if position is None:
         raise NotFoundError("You have no such position.")
     return PositionOut.of(position)
+
+
+async def differences(session: AsyncSession, user_id: UUID) -> DifferenceList:
+    """Return where the user's accounts hold something else than what is booked."""
+    return DifferenceList(
+        items=[
+            Difference(
+                exchange_account_id=row.exchange_account_id,
+                market=row.market,
+                quantity=row.quantity,
+                own=row.own,
+                booked=booked,
+                looked_at=row.looked_at,
+                differs_since=since,
+            )
+            for row, booked in await holdings.differing(session, user_id)
+            if (since := row.differs_since) is not None
+        ]
+    )
 
 
 async def summary(

@@ -2,12 +2,13 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from tradingbot.core.amounts import Amount
+from tradingbot.core.fields import PositiveAmount, Reason, RequestBody, SignedAmount
 from tradingbot.core.symbols import InMarket
 from tradingbot.positions.accounting import PositionState, unrealised_pnl
 from tradingbot.positions.models import Position, PriceSource
@@ -27,6 +28,15 @@ _POSITION: dict[str, Any] = {
     "last_price_source": "signal",
     "unrealised_pnl": "24.35",
     "updated_at": "2026-01-05T12:00:01.400000Z",
+}
+_DIFFERENCE: dict[str, Any] = {
+    "exchange_account_id": "f2a4b8de-3a0e-4c53-9f0e-6a3c1f2b7d55",
+    "market": "BTCUSDT",
+    "quantity": "0",
+    "own": "0",
+    "booked": "0.5",
+    "looked_at": "2026-01-05T12:10:00Z",
+    "differs_since": "2026-01-05T12:08:00Z",
 }
 _PERFORMANCE: dict[str, Any] = {
     "strategy_id": "6f1c2a54-7d7e-4b0b-8a55-0d8f6f6c1d11",
@@ -87,6 +97,58 @@ class PositionOut(InMarket):
             unrealised_pnl=unrealised_pnl(state, position.last_price),
             updated_at=position.updated_at,
         )
+
+
+class AdoptionIn(RequestBody):
+    """The exchange is right about a position."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"reason": "Closed by hand in its app"}})
+
+    price: PositiveAmount | None = Field(
+        default=None, description="What the difference was traded at; without it the last known price."
+    )
+    # It is kept beside who said it.
+    reason: Annotated[Reason, Field(max_length=400)]
+
+
+class CorrectionIn(AdoptionIn):
+    """What a strategy really holds."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"quantity": "0.25", "price": "64100", "reason": "Half of it was sold by hand"}
+        }
+    )
+
+    quantity: SignedAmount = Field(
+        description="In the base asset, negative when short. What the account has beyond it is your own."
+    )
+
+
+class Difference(BaseModel):
+    """A market of which an account holds something else than its strategies think. Nothing is opened there.
+
+    `quantity` is what the exchange says that the account holds, negative when short, and `own` what of it was
+    your own when it was last right; `booked` is what the strategies hold by the book.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"example": _DIFFERENCE})
+
+    exchange_account_id: UUID
+    market: str
+    quantity: Amount
+    own: Amount
+    booked: Amount
+    looked_at: datetime
+    differs_since: datetime
+
+
+class DifferenceList(BaseModel):
+    """All differences, the oldest first."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"items": [_DIFFERENCE]}})
+
+    items: list[Difference]
 
 
 class PositionPage(BaseModel):

@@ -25,6 +25,7 @@ class Rule(StrEnum):
     MODEL = "model"
     LIVE_FORBIDDEN = "live_forbidden"
     MARKET_TAKEN = "market_taken"
+    BOOK_DIFFERS = "book_differs"
 
 
 class Halt(Identified, Timestamped, Base):

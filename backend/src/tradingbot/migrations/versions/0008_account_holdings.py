@@ -1,0 +1,38 @@
+"""What exchange accounts hold of each market, so that what differs from the book is known by all processes.
+
+Earlier versions live with this: they do not know the table.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0008"
+down_revision = "0007"
+branch_labels = None
+depends_on = None
+lint_exceptions = {"prefer-text-field": "the length is that of symbols"}
+
+
+def upgrade() -> None:
+    """Go forward."""
+    op.create_table(
+        "account_holdings",
+        sa.Column("exchange_account_id", sa.Uuid(), nullable=False),
+        sa.Column("market", sa.String(64), nullable=False),
+        sa.Column("quantity", sa.Numeric(38, 18), nullable=False),
+        sa.Column("own", sa.Numeric(38, 18), nullable=False),
+        sa.Column("looked_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("differs_since", sa.DateTime(timezone=True)),
+        sa.ForeignKeyConstraint(
+            ["exchange_account_id"],
+            ["exchange_accounts.id"],
+            name="fk_account_holdings_exchange_account_id_exchange_accounts",
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("exchange_account_id", "market", name="pk_account_holdings"),
+    )
+
+
+def downgrade() -> None:
+    """Go back."""
+    op.drop_table("account_holdings")

@@ -1,0 +1,298 @@
+"""The book follows the exchange: an owner who trades by hand, a liquidation, coins of the owner's own."""
+
+import json
+from decimal import Decimal
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+
+from tests.conftest import Account, make_account
+from tests.desk import SYMBOL, Desk, open_desk, until, working_here
+from tests.exits.steps import Say, future, queue, spot
+from tests.forked import run
+from tests.stub_exchange import StubExchange
+from tests.test_webhooks import assert_problem
+from tradingbot.cli.positions import COLUMNS
+from tradingbot.core.errors import ConflictError, UnprocessableError
+from tradingbot.core.models import utc_now
+from tradingbot.core.settings import Settings
+from tradingbot.exchanges.models import Market, Mode
+from tradingbot.orders.models import Order, OrderState, Side
+from tradingbot.positions import holdings
+from tradingbot.positions.correcting import Correction, correct
+from tradingbot.positions.models import AccountHolding, Position
+from tradingbot.risk.models import Rule
+from tradingbot.signals.models import SignalStatus
+
+D = Decimal
+URL = "/api/v1/positions"
+TITLE = f"{SYMBOL}: position differs"
+ADOPT = Correction(None, D(51000), "closed in its app", "somebody")
+
+
+@pytest.fixture
+def looks_often(monkeypatch: pytest.MonkeyPatch, stub: StubExchange) -> None:
+    monkeypatch.setenv("RECONCILE_INTERVAL", "0.1")
+    monkeypatch.setenv("RECONCILE_POSITIONS_INTERVAL", "0.1")
+
+
+@pytest.fixture
+def settings(looks_often: None) -> Settings:
+    return Settings()
+
+
+async def differs(desk: Desk) -> bool:
+    rows = await rows_of(desk)
+    return any(row.differs_since is not None for row in rows)
+
+
+async def rows_of(desk: Desk) -> list[AccountHolding]:
+    async with desk.database.transaction() as session:
+        return [row for row, _ in await holdings.differing(session, desk.user_id)]
+
+
+async def is_known(desk: Desk, quantity: Decimal) -> bool:
+    """Return whether this is what the account was last seen to hold, and differs from nothing."""
+    (position,) = await desk.all(Position)
+    async with desk.database.transaction() as session:
+        (account_id,) = {order.exchange_account_id for order in await desk.orders()}
+        row = await holdings.find(session, account_id, position.symbol)
+    return row is not None and row.differs_since is None and row.quantity == quantity
+
+
+async def say_of(desk: Desk, said: Correction) -> Position:
+    (position,) = await desk.all(Position)
+    async with desk.database.transaction() as session:
+        return await correct(session, desk.user_id, position.id, said)
+
+
+async def test_an_owner_who_closes_by_hand_gets_no_second_position(
+    desk: Desk, stub: StubExchange, say: Say, told: list[tuple[str, str]]
+) -> None:
+    strategy = await future(desk)
+    await say(strategy, "long", "2")
+    stub.account.positions["BTCUSDT"] = D(0)
+    # Asked before it goes through zero: this used to sell 4.
+    signal = await say(strategy, "short", "2")
+    assert (signal.status, (await desk.refusal(signal.id)).rule) == (SignalStatus.REFUSED, Rule.BOOK_DIFFERS)
+    assert "the account holds 0 BTCUSDT, and the book says 2" in (signal.status_reason or "")
+    assert len(stub.posts()) == 1
+    await until(lambda: differs(desk), 20)
+    assert [title for title, _ in told].count(TITLE) == 1
+    # The exchange is right: then trading goes on.
+    position = await say_of(desk, ADOPT)
+    assert (position.quantity, position.realised_pnl) == (D(0), D(2) * (D(51000) - D(50000)))
+    signal = await say(strategy, "short", "2")
+    assert signal.status == SignalStatus.ORDERED
+    assert stub.account.positions["BTCUSDT"] == D(-2)
+    correction = (await desk.orders())[1]
+    assert (correction.state, correction.side, correction.attempts) == (OrderState.FILLED, Side.SELL, 0)
+    assert correction.reason == "corrected by somebody: closed in its app"
+    assert correction.settled_at is not None
+
+
+async def test_of_what_was_closed_by_hand_in_part_the_rest_gets_out(
+    desk: Desk, stub: StubExchange, say: Say
+) -> None:
+    strategy = await future(desk)
+    await say(strategy, "long", "2")
+    stub.account.positions["BTCUSDT"] = D("0.5")
+    signal = await say(strategy, "short", "2")
+    assert signal.status == SignalStatus.ORDERED
+    assert "the account holds 0.5 BTCUSDT, and the book says 2" in (signal.status_reason or "")
+    assert stub.account.positions["BTCUSDT"] == 0
+
+
+@pytest.mark.parametrize("words", ["flat", "close"])
+async def test_an_exit_ends_where_nothing_is_left_of_it(
+    desk: Desk, stub: StubExchange, say: Say, words: str
+) -> None:
+    strategy = await future(desk)
+    await say(strategy, "long", "2")
+    stub.account.positions["BTCUSDT"] = D(0)
+    await say(strategy, words)
+    last = (await desk.orders())[-1]
+    assert (last.state, last.attempts) == (OrderState.CANCELLED, 3)
+    assert "the account does not hold it any more, it has 0 of 2" in (last.reason or "")
+    assert await desk.held(strategy) == 2
+
+
+async def test_entries_stop_while_the_book_differs_and_people_are_told_once(
+    desk: Desk, stub: StubExchange, settings: Settings, told: list[tuple[str, str]]
+) -> None:
+    stub.account.balances["BTC"] = D(0)
+    strategy = await spot(desk)
+    async with working_here(settings):
+        await queue(desk, strategy, "buy", "1")
+        await desk.until_idle(20)
+        await until(lambda: is_known(desk, D(1)), 20)
+        stub.account.balances["BTC"] = D("0.4")
+        await until(lambda: differs(desk), 20)
+        refused = await queue(desk, strategy, "buy", "1")
+        await desk.until_idle(20)
+        assert (await desk.refusal(refused)).rule == Rule.BOOK_DIFFERS
+        # An exit takes what is there.
+        await queue(desk, strategy, "sell", "0.1")
+        await desk.until_idle(20)
+        assert stub.account.balances["BTC"] == D("0.3")
+        stub.account.balances["BTC"] = D("0.2")
+        await until(lambda: holds(desk, D("0.2")), 20)
+    # Nor does another process tell it again.
+    async with working_here(settings):
+        await until(lambda: seen_again(desk), 20)
+    assert [title for title, _ in told].count(TITLE) == 1
+    position = await say_of(desk, Correction(D("0.2"), None, "sold in its app", "somebody"))
+    assert position.quantity == D("0.2")
+    async with working_here(settings):
+        await queue(desk, strategy, "buy", "1")
+        await desk.until_idle(20)
+    assert stub.account.balances["BTC"] == D("1.2")
+
+
+async def holds(desk: Desk, quantity: Decimal) -> bool:
+    return [row.quantity for row in await rows_of(desk)] == [quantity]
+
+
+async def seen_again(desk: Desk) -> bool:
+    before = await rows_of(desk)
+    await until(lambda: _later(desk, before), 20)
+    return True
+
+
+async def _later(desk: Desk, before: list[AccountHolding]) -> bool:
+    return [row.looked_at for row in await rows_of(desk)] > [row.looked_at for row in before]
+
+
+async def test_an_owners_own_coins_are_no_alarm(
+    desk: Desk, stub: StubExchange, settings: Settings, told: list[tuple[str, str]]
+) -> None:
+    stub.account.balances["BTC"] = D(5)
+    strategy = await spot(desk)
+    async with working_here(settings):
+        await queue(desk, strategy, "buy", "1")
+        await desk.until_idle(20)
+        await until(lambda: is_known(desk, D(6)), 20)
+        # More of them are the owner's, too.
+        stub.account.balances["BTC"] = D(8)
+        await until(lambda: is_known(desk, D(8)), 20)
+        assert told == [] or TITLE not in [title for title, _ in told]
+        # Whose those are that go nobody can tell.
+        stub.account.balances["BTC"] = D(7)
+        await until(lambda: differs(desk), 20)
+    (text,) = [text for title, text in told if title == TITLE]
+    assert "the account holds 7 BTCUSDT, and the book says 1 beside 7 of your own" in text
+    await say_of(desk, Correction(D(1), None, "moved to a wallet of my own", "somebody"))
+    assert not await differs(desk)
+    assert await desk.held(strategy) == 1
+    # Nothing was booked for that.
+    assert len(await desk.orders()) == 1
+
+
+async def test_what_cannot_be_corrected(desk: Desk, stub: StubExchange, say: Say) -> None:
+    strategy = await spot(desk)
+    await say(strategy, "buy", "1")
+    with pytest.raises(ConflictError, match="nothing to adopt"):
+        await say_of(desk, ADOPT)
+    with pytest.raises(UnprocessableError, match="On spot a position of -1 cannot be"):
+        await say_of(desk, Correction(D(-1), None, "why", "somebody"))
+    with pytest.raises(UnprocessableError, match="at most"):
+        await say_of(desk, Correction(D(10) ** 16, None, "why", "somebody"))
+    assert await desk.held(strategy) == 1
+    assert len(await desk.orders()) == 1
+
+
+async def test_an_open_order_is_waited_for(desk: Desk, stub: StubExchange, say: Say) -> None:
+    strategy = await spot(desk)
+    await say(strategy, "buy", "1")
+    async with desk.database.transaction() as session:
+        (order,) = await desk.orders()
+        copy = {column.key: getattr(order, column.key) for column in Order.__table__.columns}
+        copy |= {"id": strategy, "client_order_id": "tbopen", "signal_id": None, "state": OrderState.UNKNOWN}
+        session.add(Order(**copy))
+    with pytest.raises(ConflictError, match="An order in this market is open"):
+        await say_of(desk, Correction(D(2), None, "why", "somebody"))
+
+
+async def differing(desk: Desk) -> tuple[UUID, UUID]:
+    """Make a position of 2 of which the account holds 1.5; return its id and its account's."""
+    account_id = await desk.account(market=Market.FUTURE, mode=Mode.DEMO)
+    strategy_id = await desk.strategy(account_id)
+    position = Position(
+        id=uuid4(),
+        user_id=desk.user_id,
+        strategy_id=strategy_id,
+        symbol="BTCUSDT.P",
+        quantity=D(2),
+        average_price=D(50000),
+        last_price=D(51000),
+    )
+    holding = AccountHolding(
+        exchange_account_id=account_id, market=SYMBOL, quantity=D("1.5"), own=D(0), differs_since=utc_now()
+    )
+    async with desk.database.transaction() as session:
+        session.add_all([position, holding])
+    return position.id, account_id
+
+
+async def test_the_api(client: httpx.AsyncClient, account: Account, settings: Settings) -> None:
+    async with open_desk(settings, account.email) as desk:
+        position_id, account_id = await differing(desk)
+        (shown,) = (await client.get(f"{URL}/differences", headers=account.headers)).json()["items"]
+        assert (shown["exchange_account_id"], shown["market"]) == (str(account_id), SYMBOL)
+        assert (shown["quantity"], shown["own"], shown["booked"]) == ("1.5", "0", "2")
+        address = f"{URL}/{position_id}"
+        for action, body in (("adopt", {}), ("correct", {"reason": "x"}), ("adopt", {"reason": " "})):
+            assert_problem(await client.post(f"{address}/{action}", json=body, headers=account.headers), 422)
+        body = {"reason": "in its app"}
+        assert_problem(
+            await client.post(f"{URL}/{account_id}/adopt", json=body, headers=account.headers), 404
+        )
+        adopted = await client.post(f"{address}/adopt", json=body, headers=account.headers)
+        assert (adopted.status_code, adopted.json()["quantity"]) == (200, "1.5")
+        # At the last known price.
+        assert adopted.json()["realised_pnl"] == "500"
+        assert (await client.get(f"{URL}/differences", headers=account.headers)).json() == {"items": []}
+        assert_problem(await client.post(f"{address}/adopt", json=body, headers=account.headers), 409)
+        body |= {"quantity": "-1", "price": "49000"}
+        corrected = await client.post(f"{address}/correct", json=body, headers=account.headers)
+        assert (corrected.status_code, corrected.json()["quantity"]) == (200, "-1")
+        assert corrected.json()["average_price"] == "49000"
+        assert len(await desk.orders()) == len(await desk.fills()) == 2
+        # Nobody else's.
+        other = await make_account(settings, "other@mail.test")
+        assert_problem(await client.post(f"{address}/correct", json=body, headers=other.headers), 404)
+        assert (await client.get(f"{URL}/differences", headers=other.headers)).json() == {"items": []}
+
+
+async def test_the_command_line(desk: Desk) -> None:
+    position_id, _ = await differing(desk)
+    head, line = run("position", "list").stdout.splitlines()
+    assert head.split() == list(COLUMNS)
+    assert line.split()[:2] == [str(position_id), "desk@mail.test"]
+    (listed,) = json.loads(run("position", "list", "--json").stdout)
+    assert (listed["quantity"], listed["account_holds"], listed["of_it_own"]) == ("2", "1.5", "0")
+    assert len(run("position", "list", "--user", "other@mail.test").stdout.splitlines()) == 1
+    adopted = run("position", "adopt", str(position_id), "--reason", "in its app")
+    assert adopted.stdout == "the book says now: 1.5 BTCUSDT.P\n"
+    again = run("position", "adopt", str(position_id), "--reason", "in its app")
+    assert (again.returncode, again.stdout) == (1, "")
+    assert "nothing to adopt" in again.stderr
+    words = ("position", "correct", str(position_id), "--reason", "seen", "--quantity")
+    assert run(*words, "-1", "--price", "49000").stdout == "the book says now: -1 BTCUSDT.P\n"
+    for wrong, option in (("many", "--quantity: "), ("1e30", "--quantity: ")):
+        refused = run(*words, wrong)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert option in refused.stderr
+    assert "`tradingbot position list` shows them" in run("position", "adopt", "7", "--reason", "x").stderr
+    reasons = [order.reason for order in await desk.orders()]
+    assert reasons == ["corrected by an operator: in its app", "corrected by an operator: seen"]
+
+
+async def test_on_paper_the_book_is_all_there_is(desk: Desk, settings: Settings) -> None:
+    strategy = await desk.strategy()
+    async with working_here(settings):
+        await queue(desk, strategy, "buy", "0.1")
+        await desk.until_idle(20)
+    with pytest.raises(ConflictError, match="On paper"):
+        await say_of(desk, ADOPT)
