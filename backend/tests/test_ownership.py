@@ -6,6 +6,7 @@ A new endpoint has to be entered in `ENDPOINTS`, or the first test fails.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import Enum
 from typing import Any
 
@@ -23,7 +24,7 @@ from tradingbot.auth.principal import Scope
 from tradingbot.core.models import utc_now
 from tradingbot.core.settings import Settings
 from tradingbot.events.service import EventType, record
-from tradingbot.positions.models import Position
+from tradingbot.positions.models import AccountHolding, Position
 from tradingbot.risk.models import Halt, Refusal, Rule
 from tradingbot.webhooks.models import RejectedAlert
 
@@ -77,8 +78,11 @@ ENDPOINTS = {
     "GET /fills": Needs.READ,
     "GET /positions": Needs.READ,
     "GET /positions/summary": Needs.READ,
+    "GET /positions/differences": Needs.READ,
     "GET /positions/{position_id}": Needs.READ,
     "POST /positions/{position_id}/close": Needs.TRADE,
+    "POST /positions/{position_id}/adopt": Needs.TRADE,
+    "POST /positions/{position_id}/correct": Needs.TRADE,
     "GET /refusals": Needs.READ,
     "GET /risk/halts": Needs.READ,
     "PUT /risk/halts/all": Needs.TRADE,
@@ -97,6 +101,8 @@ BODIES: dict[str, Any] = {
     "POST /api-keys": {"name": "mine"},
     "POST /exchange-accounts": {"name": "mine", "exchange": "paper", "mode": "paper"},
     "POST /orders/{order_id}/settle": {"filled_quantity": "0", "reason": "mine"},
+    "POST /positions/{position_id}/adopt": {"reason": "mine"},
+    "POST /positions/{position_id}/correct": {"quantity": "0", "reason": "mine"},
     "POST /strategies": {"name": "mine"},
     "PATCH /exchange-accounts/{account_id}": {"name": "taken"},
     "PATCH /strategies/{strategy_id}": {"name": "taken"},
@@ -199,6 +205,15 @@ async def _one_of_everything(app: FastAPI, settings: Settings, owner: Person) ->
     async with database.transaction() as session:
         session.add(refusal)
         session.add(rejected)
+        session.add(
+            AccountHolding(
+                exchange_account_id=desk.exchange_account_id,
+                market="BTCUSDT",
+                quantity=Decimal(2),
+                own=Decimal(0),
+                differs_since=utc_now(),
+            )
+        )
         session.add(Halt(user_id=desk.user_id, strategy_id=desk.strategy_id, reason="the owner's"))
         await record(session, desk.user_id, EventType.SIGNAL, {"id": str(signal.id)})
     async with database.transaction() as session:

@@ -13,6 +13,7 @@ from tradingbot.migrations.runner import MigrationSettings, migrate
 
 # What a table allows beyond SELECT and INSERT; every other one allows both.
 CHANGES = {
+    "account_holdings": "UPDATE",
     "api_keys": "UPDATE",
     "event_sequences": "UPDATE",
     "events": "DELETE",

@@ -13,6 +13,25 @@ depends_on = None
 lint_exceptions = {"prefer-text-field": "the length is that of symbols"}
 
 
+# The service never deletes a row: see 0004.
+_NO_DELETE = """
+DO $$
+DECLARE
+    statement text;
+BEGIN
+    FOR statement IN
+        SELECT DISTINCT format('REVOKE DELETE ON account_holdings FROM %s', granted.grantee::regrole)
+        FROM pg_class AS relation, aclexplode(relation.relacl) AS granted
+        WHERE relation.oid = 'account_holdings'::regclass
+            AND granted.privilege_type = 'DELETE'
+            AND granted.grantee NOT IN (0, relation.relowner)
+    LOOP
+        EXECUTE statement;
+    END LOOP;
+END $$
+"""
+
+
 def upgrade() -> None:
     """Go forward."""
     op.create_table(
@@ -31,6 +50,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("exchange_account_id", "market", name="pk_account_holdings"),
     )
+    op.execute(_NO_DELETE)
 
 
 def downgrade() -> None:
