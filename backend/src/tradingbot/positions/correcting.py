@@ -64,7 +64,9 @@ async def correct(
     """
     position = await queries.find(session, user_id, position_id, lock=True)
     if position is None:
-        raise NotFoundError(f"There is no position {position_id}.")
+        raise NotFoundError(
+            f"There is no position {position_id}." if user_id is None else "You have no such position."
+        )
     strategy = await queries.strategy_of(session, position)
     account = None
     if strategy.exchange_account_id is not None:
