@@ -358,11 +358,12 @@ async def test_a_fee_in_another_asset_is_told_in_the_quote_asset(
     stub.book.fee_asset = "BNB"
     (trade,) = (await spot.place(request())).trades
     # 25 USDT at 600 are 0.04166667 BNB, in the eight digits of the exchange.
-    assert (trade.fee, trade.fee_asset) == (D("25.000002"), "BNB")
+    assert (trade.fee, trade.fee_asset, trade.unvalued_fee) == (D("25.000002"), "BNB", D(0))
     assert trade.quantity == D("0.5")
     stub.book.fee_asset = "XYZ"
     (unknown,) = (await spot.place(request("tbtwo"))).trades
-    assert (unknown.fee, unknown.fee_asset) == (D(0), "XYZ")
+    # Its price is 1 at the stub, and nobody asks for it: there is no such market.
+    assert (unknown.fee, unknown.fee_asset, unknown.unvalued_fee) == (D(0), "XYZ", D(25))
 
 
 async def test_holding_and_equity(stub: StubExchange, spot: CcxtExchange, future: CcxtExchange) -> None:

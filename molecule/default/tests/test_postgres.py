@@ -49,6 +49,7 @@ ALTER TABLE signals ADD reduce_only boolean NOT NULL DEFAULT false;
 ALTER TABLE orders ADD settled_at timestamptz;
 ALTER TABLE halts ADD flatten boolean NOT NULL DEFAULT false;
 ALTER TABLE positions ADD min_quantity numeric(38, 18) NOT NULL DEFAULT 0;
+ALTER TABLE fills ADD unvalued_fee numeric(38, 18) NOT NULL DEFAULT 0;
 CREATE FUNCTION market_of(symbol text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT symbol';
 """
 UNNAMED = """
@@ -57,6 +58,7 @@ ALTER TABLE signals DROP reduce_only;
 ALTER TABLE orders DROP settled_at;
 ALTER TABLE halts DROP flatten;
 ALTER TABLE positions DROP min_quantity;
+ALTER TABLE fills DROP unvalued_fee;
 DROP FUNCTION market_of(text);
 """
 OWNERS = """

@@ -30,7 +30,8 @@ class OrderRequest:
 class Trade:
     """One execution. `fee` is in the quote asset; `at` is aware UTC.
 
-    `fee_asset` is what it was paid in. A fee that the exchange took from the bought asset has been taken off
+    `fee_asset` is what it was paid in, and `unvalued_fee` what of it is not in `fee`, since no price of that
+    asset in the quote asset is known. A fee that the exchange took from the bought asset has been taken off
     `quantity` too: that is what the account holds, and what can be sold again.
     """
 
@@ -40,6 +41,7 @@ class Trade:
     fee: Decimal
     fee_asset: str | None
     at: datetime
+    unvalued_fee: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True)

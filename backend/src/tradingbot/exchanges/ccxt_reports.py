@@ -79,7 +79,7 @@ def _trade(trade: Json, order: Json, market: Json, prices: Mapping[str, Decimal]
     at = trade["timestamp"] or order["lastTradeTimestamp"] or order["timestamp"]
     with localcontext(ARITHMETIC):
         quantity = Decimal(trade["amount"]) * contract_size(market)
-        fee, asset = _ZERO, None
+        fee, asset, unvalued, unvalued_asset = _ZERO, None, _ZERO, None
         for part in _fees(trade):
             cost, asset = Decimal(part["cost"]), part["currency"]
             if asset == market["quote"]:
@@ -88,13 +88,16 @@ def _trade(trade: Json, order: Json, market: Json, prices: Mapping[str, Decimal]
                 fee += cost * price
                 if market["spot"] and order["side"] == "buy":
                     quantity -= cost
-            else:
-                fee += cost * prices.get(str(asset), _ZERO)
+            elif str(asset) in prices:
+                fee += cost * prices[str(asset)]
+            elif cost:
+                unvalued, unvalued_asset = unvalued + cost, asset
         return Trade(
             trade_id=str(trade["id"]),
             quantity=to_scale(quantity),
             price=to_scale(price),
             fee=to_scale(fee),
-            fee_asset=asset,
+            fee_asset=unvalued_asset or asset,
             at=_EPOCH + timedelta(milliseconds=int(at)),
+            unvalued_fee=to_scale(unvalued),
         )

@@ -44,6 +44,8 @@ class Changes:
         """A trade was booked; its events are recorded by who booked it."""
         title = f"{order.side} {plain(trade.quantity)} {order.symbol}"
         text = f"filled at {plain(trade.price)}, fee {plain(trade.fee)}"
+        if trade.unvalued_fee:
+            text += f" and {plain(trade.unvalued_fee)} {trade.fee_asset}, of which no price is known"
         side = order.side
 
         def tell(notifier: Notifier) -> None:

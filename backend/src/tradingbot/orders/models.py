@@ -116,6 +116,8 @@ class Fill(Identified, Base):
     # In the quote asset; one taken in the base asset is converted at the price of the fill.
     fee: Mapped[Decimal] = mapped_column(AMOUNT, server_default=text("0"))
     fee_asset: Mapped[str | None] = mapped_column(String(16))
+    # In that asset: what is not in `fee`, as its price in the quote asset was not known.
+    unvalued_fee: Mapped[Decimal] = mapped_column(AMOUNT, server_default=text("0"))
     # Profit or loss that this fill realised, before its fee, in the quote asset.
     realised_pnl: Mapped[Decimal] = mapped_column(AMOUNT, server_default=text("0"))
     filled_at: Mapped[datetime]

@@ -48,6 +48,7 @@ _FILL: dict[str, Any] = {
     "price": "64251.3",
     "fee": "32.12565",
     "fee_asset": "USDT",
+    "unvalued_fee": "0",
     "realised_pnl": "0",
     "filled_at": "2026-01-05T12:00:01.400000Z",
 }
@@ -114,6 +115,7 @@ class FillOut(InMarket):
     """One trade that filled an order or a part of it.
 
     `realised_pnl` is before the fee; both are in the quote asset. `fee_asset` is what the fee was taken in.
+    `unvalued_fee` is in that asset: what is not in `fee`, since no price of it in the quote asset was known.
     """
 
     model_config = ConfigDict(from_attributes=True, json_schema_extra={"example": _FILL})
@@ -127,6 +129,7 @@ class FillOut(InMarket):
     price: Amount
     fee: Amount
     fee_asset: str | None
+    unvalued_fee: Amount
     realised_pnl: Amount
     filled_at: datetime
 

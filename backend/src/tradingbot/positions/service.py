@@ -52,6 +52,7 @@ async def apply(session: AsyncSession, order: Order, trade: Trade) -> bool:
             "price": price,
             "fee": fee,
             "fee_asset": trade.fee_asset,
+            "unvalued_fee": to_scale(trade.unvalued_fee),
             "realised_pnl": result.realised_pnl,
             "filled_at": trade.at,
         },
