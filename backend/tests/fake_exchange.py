@@ -115,6 +115,10 @@ class FakeExchange:
         self._question(self.questions)
         return self.holds
 
+    async def asset(self, symbol: str) -> str:
+        """Gives the symbol."""
+        return symbol
+
     async def price(self, symbol: str) -> Decimal | None:
         """Gives `last_price`."""
         self._question(self.prices)

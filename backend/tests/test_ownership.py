@@ -209,8 +209,9 @@ async def _one_of_everything(app: FastAPI, settings: Settings, owner: Person) ->
             AccountHolding(
                 exchange_account_id=desk.exchange_account_id,
                 market="BTCUSDT",
+                asset="BTC",
                 quantity=Decimal(2),
-                own=Decimal(0),
+                booked=Decimal(1),
                 differs_since=utc_now(),
             )
         )

@@ -90,15 +90,18 @@ class Before:
             *(money.get(name, D(0)) for name in ("realised_pnl", "fees", "last_price")),
         )
 
+    async def execute(self, statement: str, *values: object) -> None:
+        await self._connection.execute(statement, *values)
+
+    async def rows(self, query: str) -> list[Any]:
+        return [tuple(row) for row in await self._connection.fetch(query)]
+
     async def migrated(self) -> list[Any]:
         await migrate(MigrationSettings.model_validate({"database_url": self.url}))
-        return [
-            tuple(row)
-            for row in await self._connection.fetch(
-                "SELECT symbol, quantity, average_price, realised_pnl, fees, last_price FROM positions"
-                " ORDER BY market_of(symbol)"
-            )
-        ]
+        return await self.rows(
+            "SELECT symbol, quantity, average_price, realised_pnl, fees, last_price FROM positions"
+            " ORDER BY market_of(symbol)"
+        )
 
 
 @pytest.fixture
@@ -148,3 +151,48 @@ async def test_the_spelling_that_holds_something_stays(before: Before) -> None:
     ((symbol, *_),) = await before.migrated()
     # A version before this one, which looks for it by this spelling, finds it.
     assert symbol == "BINANCE:BTCUSDT"
+
+
+async def test_what_the_version_before_queues_keeps_its_place_in_the_market(before: Before) -> None:
+    queue = (
+        "INSERT INTO signals (user_id, strategy_id, dedup_key, symbol, action, received_at, payload)"
+        " SELECT user_id, id, $1, $2, 'buy', now(), '{}' FROM strategies"
+    )
+    insert = (
+        "INSERT INTO outbox (task, strategy_id, symbol, signal_id)"
+        " SELECT 'signal', strategy_id, symbol, id FROM signals WHERE dedup_key = $1"
+    )
+    await before.execute(queue, "one", "BINANCE:BTCUSDT")
+    await before.execute(insert, "one")
+    await before.migrated()
+    await before.execute(queue, "two", "btcusdt")
+    await before.execute(insert, "two")
+    assert await before.rows("SELECT symbol FROM outbox ORDER BY id") == [("BTCUSDT",), ("BTCUSDT",)]
+
+
+async def test_the_version_before_makes_no_second_position_of_a_market(before: Before) -> None:
+    await before.position("BTCUSDT", "1", "100")
+    await before.migrated()
+    insert = (
+        "INSERT INTO positions (user_id, strategy_id, symbol) SELECT user_id, id, $1 FROM strategies"
+        " ON CONFLICT (strategy_id, symbol) DO NOTHING"
+    )
+    await before.execute(insert, "BTCUSDT")
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await before.execute(insert, "BINANCE:BTCUSDT")
+
+
+async def test_a_condition_on_the_market_costs_little(before: Before) -> None:
+    """It is a part of the query (a function that is called for each row is not), and found by the index."""
+    await before.migrated()
+    await before.execute("SET enable_seqscan = off")
+    plan = str(
+        await before.rows(
+            "EXPLAIN SELECT FROM positions"
+            " WHERE strategy_id = gen_random_uuid() AND market_of(symbol) = 'BTCUSDT'"
+        )
+    )
+    assert "uq_positions_strategy_id_market" in plan
+    plan = str(await before.rows("EXPLAIN VERBOSE SELECT FROM signals WHERE market_of(symbol) = 'BTCUSDT'"))
+    assert "regexp_replace" in plan
+    assert "market_of" not in plan

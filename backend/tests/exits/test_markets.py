@@ -14,6 +14,7 @@ from tradingbot.outbox.models import OutboxRow
 from tradingbot.positions.models import Position
 from tradingbot.risk.models import Rule
 from tradingbot.signals.models import Signal, SignalStatus
+from tradingbot.strategies.models import Strategy
 
 D = Decimal
 
@@ -67,6 +68,44 @@ async def test_an_exit_by_the_chart_of_another_exchange_gets_out(
     assert {order.state for order in await desk.orders()} == {OrderState.FILLED}
 
 
+async def test_a_position_is_spelled_as_it_was_last_got_into(
+    desk: Desk, stub: StubExchange, settings: Settings
+) -> None:
+    strategy_id = await desk.strategy()
+    async with working_here(settings):
+        # On paper, by the chart of another exchange.
+        for action in ("buy", "sell"):
+            await queue(desk, strategy_id, action, "0.01", symbol="BYBIT:BTCUSDT.P")
+        await desk.until_idle(20)
+        account_id = await desk.account()
+        async with desk.database.transaction() as session:
+            strategy = await session.get_one(Strategy, strategy_id)
+            strategy.exchange_account_id = account_id
+        await queue(desk, strategy_id, "buy", "0.01", symbol="BINANCE:BTCUSDT")
+        await desk.until_idle(20)
+        (position,) = await desk.all(Position)
+        assert (position.symbol, position.quantity) == ("BINANCE:BTCUSDT", D("0.01"))
+        await queue(desk, strategy_id, "flat", symbol="BYBIT:BTCUSDT.P")
+        await desk.until_idle(20)
+    assert await desk.held(strategy_id, "BINANCE:BTCUSDT") == 0
+    assert [order.side for order in stub.account.orders] == ["BUY", "SELL"]
+
+
+async def test_a_spelling_that_the_exchange_does_not_have_leaves_dust_dust(
+    desk: Desk, stub: StubExchange, say: Say
+) -> None:
+    stub.book.fee_asset = "base"
+    strategy = await spot(desk, sizing="fixed_quote", sizing_value=D(250))
+    for word in ("long", "flat"):
+        await say(strategy, word)
+    (before,) = await desk.all(Position)
+    assert before.quantity > 0
+    assert before.is_flat
+    await say(strategy, "flat", symbol="BYBIT:BTCUSDT")
+    (after,) = await desk.all(Position)
+    assert (after.quantity, after.min_quantity) == (before.quantity, before.min_quantity)
+
+
 async def test_two_strategies_are_not_let_into_one_futures_market_of_one_account(
     desk: Desk, stub: StubExchange, say: Say
 ) -> None:
@@ -75,7 +114,7 @@ async def test_two_strategies_are_not_let_into_one_futures_market_of_one_account
     assert (await say(first, "long", "0.02")).status == SignalStatus.ORDERED
     other = await say(second, "short", "0.02", symbol="BTCUSDT.P")
     refusal = await desk.refusal(other.id)
-    assert refusal.rule == Rule.MARKET_TAKEN
+    assert refusal.rule == Rule.SYMBOL
     assert "strategy first is in BTCUSDT on the same futures account" in refusal.reason
     # Of each other's markets they know nothing, and what is left is free again.
     assert (await say(second, "long", "0.5", symbol="ETHUSDT")).status == SignalStatus.ORDERED

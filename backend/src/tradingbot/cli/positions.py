@@ -27,7 +27,7 @@ COLUMNS = (
     "quantity",
     "average_price",
     "account_holds",
-    "of_it_own",
+    "of",
     "differs_since",
 )
 _OPERATOR = "an operator"
@@ -56,9 +56,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     correcting = actions.add_parser(
         "correct",
         help="make the book say what you say",
-        description="Makes the book say what you say of a position, and takes what the account has beyond it"
-        " for its owner's own. The difference is booked as an order and a fill; nothing is traded. With the"
-        " quantity that is booked it says that what has gone was the owner's own.",
+        description="Makes the book say what you say of a position. The difference is booked as an order and"
+        " a fill; nothing is traded.",
     )
     for action in (adopt, correcting):
         action.add_argument("id", type=_id, metavar="ID", help="see `position list`")
@@ -90,7 +89,7 @@ def run_list(arguments: argparse.Namespace) -> int:
             plain(position.quantity),
             plain(position.average_price),
             None if holding is None else plain(holding.quantity),
-            None if holding is None else plain(holding.own),
+            None if holding is None else holding.asset,
             None if holding is None else holding.differs_since,
         )
         for position, user, strategy, holding in in_transaction(load(DatabaseSettings), find)

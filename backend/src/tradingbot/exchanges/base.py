@@ -149,6 +149,14 @@ class Exchange(Protocol):
     async def holding(self, symbol: str) -> Decimal | None:
         """Gives the signed quantity that the account holds of the symbol; None where nobody can say."""
 
+    async def asset(self, symbol: str) -> str:
+        """Return what `holding` of the symbol is counted in: the base asset on spot, else the market.
+
+        Raises:
+            UnknownSymbolError: there is no such market.
+            NotSentError, CredentialsError: as for `find`.
+        """
+
     async def price(self, symbol: str) -> Decimal | None:
         """Gives the last price of the symbol; None where nobody can say."""
 

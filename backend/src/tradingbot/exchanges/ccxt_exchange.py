@@ -139,6 +139,12 @@ class CcxtExchange:
                 held = sum((Decimal(position["positionAmt"]) for position in positions), Decimal(0))
                 return to_scale(held * reports.contract_size(market))
 
+    async def asset(self, symbol: str) -> str:
+        """Return what a holding is counted in: see `Exchange.asset`."""
+        async with self._asking():
+            market = await self._market(symbol, self._deadline())
+            return market_of(market["symbol"]) if market["contract"] else str(market["base"])
+
     async def price(self, symbol: str) -> Decimal | None:
         """Gives the last price: see `Exchange.price`."""
         deadline = self._deadline()

@@ -34,6 +34,11 @@ class MeasuredExchange:
         with exchange_call(self._name, "holding"):
             return await self._exchange.holding(symbol)
 
+    async def asset(self, symbol: str) -> str:
+        """Return what a holding of the symbol is counted in."""
+        with exchange_call(self._name, "asset"):
+            return await self._exchange.asset(symbol)
+
     async def price(self, symbol: str) -> Decimal | None:
         """Gives the last price of the symbol."""
         with exchange_call(self._name, "price"):

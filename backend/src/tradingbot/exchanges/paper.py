@@ -20,6 +20,7 @@ from uuid import UUID
 from tradingbot.core.amounts import ARITHMETIC, to_scale
 from tradingbot.core.database import Database
 from tradingbot.core.models import utc_now
+from tradingbot.core.symbols import market_of
 from tradingbot.exchanges import paper_repository
 from tradingbot.exchanges.base import MarketLimits, OrderReport, OrderRequest, RejectedError, Trade
 from tradingbot.exchanges.models import ExchangeAccount
@@ -117,6 +118,10 @@ class PaperExchange:
             return await paper_repository.holding(
                 session, account.user_id, account.id, symbol, is_default=account.is_default
             )
+
+    async def asset(self, symbol: str) -> str:
+        """Return the market: positions are all that a paper account holds."""
+        return market_of(symbol)
 
     async def price(self, symbol: str) -> Decimal | None:
         """Gives the live price; None where the account takes the alerts'."""

@@ -18,14 +18,15 @@ def index(markets: Iterable[dict[str, Any]], market: Market) -> dict[str, dict[s
     Those are the spot ones, or the contracts that are settled in the quote asset. A name without a date means
     the perpetual contract.
     """
+    wanted = [entry for entry in markets if _is_wanted(entry, market)]
     found: dict[str, dict[str, Any] | None] = {}
-    for entry in markets:
-        if not _is_wanted(entry, market):
-            continue
-        for name in {market_of(entry["id"]), market_of(entry["symbol"])}:
-            other = found.setdefault(name, entry)
-            if other is not None and other["id"] != entry["id"]:
-                found[name] = None
+    # The exchange's own names first: no new market takes the name of one that is traded.
+    for part in ("id", "symbol"):
+        named: dict[str, dict[str, Any] | None] = {}
+        for entry in wanted:
+            name = market_of(entry[part])
+            named[name] = None if name in named else entry
+        found = named | found
     return found
 
 
@@ -37,10 +38,12 @@ def find(symbol: str, markets: Markets, exchange: str, market: Market) -> dict[s
     """
     name = symbol.strip().upper()
     place, colon, rest = name.partition(":")
+    if colon and "/" not in place:
+        if place != exchange.upper():
+            raise UnknownSymbolError(f"{symbol} is a symbol of {place}, and the account is at {exchange}")
+        name = rest
     # ccxt's way: what follows the colon is the asset that a contract is settled in.
-    settle = rest.partition("-")[0] if colon and "/" in place else None
-    if colon and settle is None and place != exchange.upper():
-        raise UnknownSymbolError(f"{symbol} is a symbol of {place}, and the account is at {exchange}")
+    settle = name.partition(":")[2].partition("-")[0] or None
     key = market_of(symbol)
     entry = markets.get(key)
     if entry is None:

@@ -1,7 +1,6 @@
 """From a signal to an order, or to the reason why there is none."""
 
 from dataclasses import dataclass, replace
-from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
@@ -48,7 +47,8 @@ class Market:
     """What an exchange was asked before deciding.
 
     `price`; `equity`, if the size depends on it; what the market takes. What is held and less than `dust`
-    cannot be got rid of. `theirs` is what a futures account holds there, if that was asked.
+    cannot be got rid of. `theirs` is what a futures account holds there, if that was asked. Of a market that
+    is not known to the exchange nothing is.
     """
 
     price: Decimal | None
@@ -56,6 +56,7 @@ class Market:
     limits: MarketLimits
     dust: Decimal
     theirs: Decimal | None = None
+    is_known: bool = True
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ class Decider:
         self._registry = registry
         self._settings = settings
         self._steps = steps
+        # The row for which a strategy's account was last seen to differ.
+        self._differed: dict[UUID, int] = {}
 
     async def decide(self, row: OutboxRow, signal_id: UUID) -> UUID | Later | None:
         """Gives the order to place, None if there is none, or when to ask again.
@@ -119,10 +122,11 @@ class Decider:
             except UnknownSymbolError as error:
                 # What is held of a market that is gone, or is there by another name, is still closed.
                 against = against or Objection(RefusalReason(Rule.SYMBOL, str(error)))
-                market = Market(case.signal.price, None, MarketLimits(), Decimal(0))
+                limits = MarketLimits(shorts=account.market == AccountMarket.FUTURE)
+                market = Market(case.signal.price, None, limits, Decimal(0), is_known=False)
         await self._steps("priced")
         async with self._changing.transaction() as changes:
-            order = await self._conclude(changes, signal_id, row.created_at, account, market, against)
+            order = await self._conclude(changes, row, signal_id, account, market, against)
             await self._steps("deciding")
         await self._steps("decided")
         return order.id if isinstance(order, Order) else order
@@ -227,8 +231,8 @@ class Decider:
         needs_size = not is_exit(case.signal) and (against is None or case.signal.market_position is None)
         if case.strategy.sizing == Sizing.EQUITY_PERCENT and needs_size:
             equity = await ask(exchange.equity(symbol), timeout)
-        held = None
-        if _has_one_position(account) and not is_exit(case.signal):
+        held: Decimal | None = None
+        if _has_one_position(account) and not only_closes:
             # Its owner may have closed it a moment ago: to go through zero would open twice as much.
             held = await ask(exchange.holding(symbol), timeout)
         return Market(price, equity, limits, limits.min_exit(theirs), held)
@@ -236,22 +240,23 @@ class Decider:
     async def _conclude(
         self,
         changes: Changes,
+        row: OutboxRow,
         signal_id: UUID,
-        queued_at: datetime,
         account: ExchangeAccount,
         market: Market,
         against: Objection | None,
     ) -> Order | Later | None:
         session = changes.session
         # Settings may have changed while the exchange was asked.
-        case = await repository.case(session, signal_id, queued_at, keep=True)
+        case = await repository.case(session, signal_id, row.created_at, keep=True)
         if case is None or case.signal.status != SignalStatus.QUEUED:
             return None
         signal, strategy = case.signal, case.strategy
         if (await _account(changes, strategy)).id != account.id:
             return Later("the strategy trades on another account now", 0)
         held = await positions.expected_quantity(session, strategy.id, signal.symbol)
-        await positions.note_min_quantity(session, strategy.id, signal.symbol, market.dust)
+        if market.is_known:
+            await positions.note_min_quantity(session, strategy.id, signal.symbol, market.dust)
         wanted = _wanted(strategy, signal, held, market, against)
         intent, against = wanted.intent, wanted.against
         if against is None:
@@ -259,7 +264,13 @@ class Decider:
             if intent is None or reason is not None:
                 await _conclude_without_order(changes, signal, SignalStatus.NOTHING_TO_DO, reason)
                 return None
-            refusal = await _not_ours(changes, account, signal, intent, market)
+            refusal = None
+            if not intent.reduce_only and account.mode != Mode.PAPER:
+                refusal = await _taken(changes, account, signal)
+                differs = None if refusal else await _differs(changes, account, signal, market)
+                if differs is not None and not self._is_there_again(row):
+                    return Later(differs.reason, _WAIT_FOR_ORDER)
+                refusal = refusal or differs
             refusal = refusal or await self._objection(changes, case, intent, market)
             if refusal is None:
                 return await _order(changes, signal, account, intent, market.price, wanted.note)
@@ -269,6 +280,15 @@ class Decider:
             await _object(changes, signal, against)
             return None
         return await _close_only(changes, signal, account, closing, market.price, against)
+
+    def _is_there_again(self, row: OutboxRow) -> bool:
+        """Return whether a difference was seen for this row before.
+
+        What an exchange says of a trade and of what is held may be apart for a moment.
+        """
+        before = self._differed.get(row.strategy_id)
+        self._differed[row.strategy_id] = row.id
+        return before == row.id
 
     async def _objection(
         self, changes: Changes, case: Case, intent: OrderIntent, market: Market
@@ -369,31 +389,26 @@ def _reached(held: Decimal, signal: Signal) -> str:
     return f"{plain(held)} {signal.symbol} is what the signal asks for"
 
 
-async def _not_ours(
-    changes: Changes, account: ExchangeAccount, signal: Signal, intent: OrderIntent, market: Market
-) -> RefusalReason | None:
-    """Refuse to open something where the account holds what no strategy knows of, or another one does."""
-    if intent.reduce_only or account.mode == Mode.PAPER:
-        return None
-    taken = await _taken(changes, account, signal)
-    return taken or await _differs(changes, account, signal, market)
-
-
 async def _differs(
     changes: Changes, account: ExchangeAccount, signal: Signal, market: Market
 ) -> RefusalReason | None:
+    """Refuse to open something where the account holds something else than its strategies think."""
     session, name = changes.session, market_of(signal.symbol)
-    ours, own = await holdings.booked(session, account.id, name), Decimal(0)
-    theirs = market.theirs
+    asset, theirs = name, market.theirs
     if theirs is None:
         holding = await holdings.find(session, account.id, name)
         if holding is None or holding.differs_since is None:
             return None
-        theirs, own = holding.quantity, holding.own
-    elif not holdings.differs(ARITHMETIC.subtract(theirs, ours), market.dust):
-        return None
-    words = holdings.in_words(name, theirs, own, ours)
-    return RefusalReason(Rule.BOOK_DIFFERS, f"{words}: put the book right with `tradingbot position`")
+        asset, theirs, ours = holding.asset, holding.quantity, holding.booked
+    else:
+        ours = await holdings.booked(session, account.id, name)
+        if not holdings.differs(ARITHMETIC.subtract(theirs, ours), market.dust):
+            return None
+    words = holdings.in_words(asset, theirs, ours)
+    return RefusalReason(
+        Rule.SYMBOL,
+        f"{words}: trade the difference back, or put the book right with `tradingbot position`",
+    )
 
 
 async def _taken(changes: Changes, account: ExchangeAccount, signal: Signal) -> RefusalReason | None:
@@ -409,7 +424,7 @@ async def _taken(changes: Changes, account: ExchangeAccount, signal: Signal) -> 
     if other is None:
         return None
     return RefusalReason(
-        Rule.MARKET_TAKEN,
+        Rule.SYMBOL,
         f"strategy {other} is in {market_of(signal.symbol)} on the same futures account, which has one"
         " position for both: give each its own account",
     )

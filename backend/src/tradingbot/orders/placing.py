@@ -458,6 +458,10 @@ class Placer:
                 await changes.order(moved, account.exchange)
                 if order.signal_id is not None and not order.reduce_only:
                     await _close_only(changes, order.signal_id, reason)
+                if reason.startswith(exits.GONE):
+                    changes.failure(
+                        f"{order.symbol}: an exit ends, and the book still has a position", reason
+                    )
         return Later(reason, stuck=order.symbol) if target == OrderState.NEW else DONE
 
     async def _least_exit(self, exchange: Exchange, order: Order) -> tuple[MarketLimits, Decimal]:

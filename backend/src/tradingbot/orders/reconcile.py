@@ -4,6 +4,7 @@ One worker at a time does it for an account. Nothing is ever "corrected" by trad
 an order is booked, and a position that differs is told to people, once: see `positions.holdings`.
 """
 
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
 from random import SystemRandom
@@ -14,7 +15,7 @@ from uuid import UUID
 import structlog
 
 from tradingbot.core import metrics
-from tradingbot.core.amounts import plain
+from tradingbot.core.amounts import ARITHMETIC, plain
 from tradingbot.core.crypto import EnvelopeError
 from tradingbot.core.errors import UnavailableError
 from tradingbot.core.settings import Settings
@@ -25,6 +26,7 @@ from tradingbot.orders.changes import Changing
 from tradingbot.orders.exchange_pool import ExchangePool, ask
 from tradingbot.orders.models import FINAL_STATES
 from tradingbot.orders.placing import Placer
+from tradingbot.orders.repository import MarketBooked
 from tradingbot.positions import holdings
 
 log = structlog.stdlib.get_logger("tradingbot.reconcile")
@@ -59,8 +61,8 @@ class Reconciler:
         self._exchanges = exchanges
         self._placer = placer
         self._settings = settings
-        # What was seen at the last comparison: ours and theirs.
-        self._seen: dict[tuple[UUID, str], tuple[Decimal, Decimal]] = {}
+        # By account and asset: what it had more than was booked, when it was last compared.
+        self._seen: dict[tuple[UUID, str], Decimal] = {}
         self._positions_due = monotonic() + settings.reconcile_positions_interval
 
     async def round(self) -> None:
@@ -116,15 +118,22 @@ class Reconciler:
 
     async def _positions(self, exchange: Exchange, account: ExchangeAccount) -> None:
         async with self._changing.transaction() as changes:
-            ours = await repository.positions_of_account(changes.session, account.id)
+            markets = await repository.markets_of_account(changes.session, account.id)
+        # On spot the markets of one base asset share a balance.
+        groups: dict[str, list[MarketBooked]] = defaultdict(list)
 
-        async def compare(position: tuple[str, Decimal]) -> None:
-            symbol, quantity = position
-            theirs = await ask(exchange.holding(symbol), self._exchanges.timeout)
+        async def group(market: MarketBooked) -> None:
+            groups[await ask(exchange.asset(market.name), self._exchanges.timeout)].append(market)
+
+        async def compare(asset: str) -> None:
+            if any(market.is_busy for market in groups[asset]):
+                return
+            theirs = await ask(exchange.holding(groups[asset][0].name), self._exchanges.timeout)
             if theirs is not None:
-                await self._compare(account, symbol, quantity, theirs)
+                await self._compare(account, asset, groups[asset], theirs)
 
-        await self._each(ours, compare)
+        await self._each(markets, group)
+        await self._each(list(groups), compare)
 
     async def _each(self, items: Sequence[ItemT], work: Callable[[ItemT], Awaitable[None]]) -> None:
         """Works on all, in any order: one that fails every time shall not keep the others from their turn.
@@ -149,29 +158,35 @@ class Reconciler:
             else:
                 failures = 0
 
-    async def _compare(self, account: ExchangeAccount, market: str, ours: Decimal, theirs: Decimal) -> None:
-        key, look = (account.id, market), (ours, theirs)
+    async def _compare(
+        self, account: ExchangeAccount, asset: str, markets: Sequence[MarketBooked], theirs: Decimal
+    ) -> None:
+        booked = sum((market.quantity for market in markets), Decimal(0))
+        key, difference = (account.id, asset), ARITHMETIC.subtract(theirs, booked)
         # A fill may be on its way to us: only what is seen twice is so.
-        is_there_again = self._seen.get(key) == look
-        self._seen[key] = look
+        is_there_again = self._seen.get(key) == difference
+        self._seen[key] = difference
         if not is_there_again:
             return
         async with self._changing.transaction() as changes:
-            holding = await holdings.note(changes.session, account, market, theirs, ours)
-            if holding is None:
+            differ = [
+                market.name
+                for market in markets
+                if await holdings.note(changes.session, account, market.name, asset, theirs, booked)
+            ]
+            if not differ:
                 return
-            words = holdings.in_words(market, theirs, holding.own, ours)
             changes.failure(
-                f"{market}: position differs",
-                f"{account.name}: {words}. Nothing is opened there until it agrees again: trade the"
-                " difference back, or put the book right with `tradingbot position adopt` (the exchange is"
-                " right) or `correct` (say how much it is).",
+                f"{', '.join(differ)}: position differs",
+                f"{account.name}: {holdings.in_words(asset, theirs, booked)}. Nothing is opened there until"
+                " it agrees again: trade the difference back, or put the book right with `tradingbot position"
+                " adopt` (the exchange is right) or `correct` (say how much it is).",
             )
         metrics.RECONCILE_DIFFERENCES.labels("position").inc()
         log.warning(
             "a position differs from the exchange's",
             account_id=str(account.id),
-            market=market,
-            ours=plain(ours),
+            markets=differ,
+            ours=plain(booked),
             theirs=plain(theirs),
         )

@@ -17,7 +17,7 @@ from tradingbot.orders.client_order_id import PART
 from tradingbot.orders.models import OPEN_STATES, Order, OrderState
 from tradingbot.orders.states import sources
 from tradingbot.outbox.models import OutboxRow, Priority
-from tradingbot.positions.models import Position
+from tradingbot.positions.models import AccountHolding, Position
 from tradingbot.signals.models import MarketPosition, Signal, SignalStatus
 from tradingbot.strategies.models import Strategy
 from tradingbot.users.models import User
@@ -49,6 +49,14 @@ class Placement(NamedTuple):
     # Seconds since what caused it was sent to us, and since it was last sent to the exchange.
     age: float
     sent_ago: float | None
+
+
+class MarketBooked(NamedTuple):
+    """What strategies hold in a market by the book, and whether orders are under way there."""
+
+    name: str
+    quantity: Decimal
+    is_busy: bool
 
 
 async def take_signal(session: AsyncSession, signal_id: UUID) -> bool:
@@ -418,7 +426,7 @@ async def requeue_forgotten(session: AsyncSession, seconds: float) -> Sequence[U
         .correlate(Order)
         .exists()
     )
-    forgotten = select(Order.strategy_id, Order.symbol, Order.id, text("'order'")).where(
+    forgotten = select(Order.strategy_id, market_in(Order.symbol), Order.id, text("'order'")).where(
         Order.state.in_((OrderState.NEW, OrderState.SUBMITTED, OrderState.UNKNOWN)),
         Order.exchange_order_id.is_(None),
         Order.updated_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, seconds),
@@ -435,28 +443,37 @@ async def try_lock_account(session: AsyncSession, account_id: UUID) -> bool:
 
 
 async def accounts_with_positions(session: AsyncSession) -> Sequence[ExchangeAccount]:
-    """Gives the accounts of real exchanges that strategies with positions trade on."""
+    """Return the accounts of real exchanges that have traded, or that differ from the book."""
     held = (
         select(Strategy.exchange_account_id)
         .join(Position, Position.strategy_id == Strategy.id)
         .where(Strategy.exchange_account_id.is_not(None))
     )
+    differs = select(AccountHolding.exchange_account_id).where(AccountHolding.differs_since.is_not(None))
     statement = select(ExchangeAccount).where(
-        ExchangeAccount.mode != Mode.PAPER, ExchangeAccount.id.in_(held)
+        ExchangeAccount.mode != Mode.PAPER,
+        or_(ExchangeAccount.id.in_(held), ExchangeAccount.id.in_(differs)),
     )
     return (await session.execute(statement)).scalars().all()
 
 
-async def positions_of_account(session: AsyncSession, account_id: UUID) -> Sequence[tuple[str, Decimal]]:
-    """Return what the strategies on the account hold by market, but where orders are under way."""
+async def markets_of_account(session: AsyncSession, account_id: UUID) -> Sequence[MarketBooked]:
+    """Return what the strategies on the account hold by market; also where nobody is and it differs."""
+    market = market_in(Position.symbol)
+    held = (
+        select(market, func.sum(Position.quantity))
+        .join(Strategy, Strategy.id == Position.strategy_id)
+        .where(Strategy.exchange_account_id == account_id)
+        .group_by(market)
+    )
+    differing = select(AccountHolding.market).where(
+        AccountHolding.exchange_account_id == account_id, AccountHolding.differs_since.is_not(None)
+    )
     busy = select(market_in(Order.symbol)).where(
         Order.exchange_account_id == account_id, Order.state.in_(_UNDER_WAY)
     )
-    market = market_in(Position.symbol)
-    statement = (
-        select(market, func.sum(Position.quantity))
-        .join(Strategy, Strategy.id == Position.strategy_id)
-        .where(Strategy.exchange_account_id == account_id, market.not_in(busy))
-        .group_by(market)
-    )
-    return [(name, quantity) for name, quantity in await session.execute(statement)]
+    quantities = dict.fromkeys((await session.execute(differing)).scalars(), Decimal(0))
+    for name, quantity in await session.execute(held):
+        quantities[name] = quantity
+    under_way = set((await session.execute(busy)).scalars())
+    return [MarketBooked(name, quantity, name in under_way) for name, quantity in quantities.items()]

@@ -49,7 +49,7 @@ class Correction:
 async def correct(
     session: AsyncSession, user_id: UUID | None, position_id: UUID, said: Correction
 ) -> Position:
-    """Make the book say what a person says, and take what the account has beyond it for its owner's own.
+    """Make the book say what a person says.
 
     Args:
         session: its transaction holds the position's lock afterwards.
@@ -59,7 +59,7 @@ async def correct(
 
     Raises:
         NotFoundError: there is no such position.
-        ConflictError: it is a paper one, has open orders, or nothing differs that could be adopted.
+        ConflictError: it is a paper one, has open orders, or the book says so already.
         UnprocessableError: the quantity or the price cannot be.
     """
     position = await queries.find(session, user_id, position_id, lock=True)
@@ -77,49 +77,41 @@ async def correct(
         raise ConflictError(
             "An order in this market is open: wait for its end, or cancel or settle it first."
         )
-    holding = await holdings.find(session, account.id, position.symbol, lock=True)
-    wanted = await _wanted(session, account, position, holding, said)
-    change = ARITHMETIC.subtract(wanted, position.quantity)
-    if change:
-        await _book(session, account, position, change, said)
-    if holding is not None:
-        booked = await holdings.booked(session, account.id, position.symbol)
-        beyond = ARITHMETIC.subtract(holding.quantity, booked)
-        holding.own = max(_ZERO, beyond) if account.market == Market.SPOT else _ZERO
-        holding.differs_since = None
-    await session.flush()
+    holding = await holdings.find(session, account.id, position.symbol)
+    change = ARITHMETIC.subtract(_wanted(account, position, holding, said), position.quantity)
+    if not change:
+        raise ConflictError(f"The book says so already: {plain(position.quantity)} {position.symbol}.")
+    await _book(session, account, position, change, said)
+    # What was seen of the account was seen before.
+    for row in () if holding is None else await holdings.of_asset(session, account.id, holding.asset):
+        row.booked = ARITHMETIC.add(row.booked, change)
+        await holdings.judge(session, account, row)
     log.warning(
         "a position is corrected by a person",
         position_id=str(position_id),
         by=said.by,
         reason=said.reason,
         change=plain(change),
-        quantity=plain(wanted),
+        quantity=plain(position.quantity),
     )
     return position
 
 
-async def _wanted(
-    session: AsyncSession,
-    account: ExchangeAccount,
-    position: Position,
-    holding: AccountHolding | None,
-    said: Correction,
+def _wanted(
+    account: ExchangeAccount, position: Position, holding: AccountHolding | None, said: Correction
 ) -> Decimal:
     if said.quantity is not None:
         wanted = to_scale(said.quantity)
     elif holding is None or holding.differs_since is None:
-        raise ConflictError(
-            "As far as is known the account has what the book says: there is nothing to adopt."
-        )
+        raise ConflictError("As far as is known the account has what the book says: nothing to adopt.")
     else:
-        booked = await holdings.booked(session, account.id, position.symbol)
-        drift = ARITHMETIC.subtract(ARITHMETIC.subtract(holding.quantity, holding.own), booked)
+        # Both were seen at the same moment: what was traded since then has changed both alike.
+        drift = holdings.drift(account.market, holding.quantity, holding.booked)
         wanted = ARITHMETIC.add(position.quantity, drift)
+        if account.market == Market.SPOT:
+            wanted = max(_ZERO, wanted)
     if account.market == Market.SPOT and wanted < 0:
-        raise UnprocessableError(
-            f"On spot a position of {plain(wanted)} cannot be: `correct` says how much each strategy holds."
-        )
+        raise UnprocessableError("On spot a position is 0 or more.")
     if abs(wanted) > LARGEST:
         raise UnprocessableError(f"A position is at most {plain(LARGEST)}.")
     return wanted

@@ -18,7 +18,7 @@ from tradingbot.positions.queries import PositionFilter
 from tradingbot.positions.schemas import (
     AdoptionIn,
     CorrectionIn,
-    DifferenceList,
+    DifferencePage,
     Direction,
     PositionOut,
     PositionPage,
@@ -72,15 +72,18 @@ async def get_summary(
         return await reading.summary(session, reader.user_id, strategy_id, limit, after)
 
 
-@router.get("/differences", responses=documented(401, 403, 503))
-async def list_differences(context: ContextDep, reader: Reader) -> DifferenceList:
-    """Lists where your accounts hold something else than their strategies think. It is usually empty.
+@router.get("/differences", responses=documented(401, 403, 422, 503))
+async def list_differences(
+    context: ContextDep, reader: Reader, limit: Limit = 50, cursor: CursorText = None
+) -> DifferencePage:
+    """Lists where your accounts hold something else than their strategies think, the newest first.
 
     Nothing is opened in such a market until it agrees again: trade the difference back at the exchange, or
     put the book right (`adopt`, `correct`).
     """
+    after = decode_cursor(cursor) if cursor is not None else None
     async with context.database.transaction() as session:
-        return await reading.differences(session, reader.user_id)
+        return await reading.differences(session, reader.user_id, limit, after)
 
 
 @router.get("/{position_id}", responses=documented(401, 403, 404, 422, 503))
@@ -126,10 +129,10 @@ async def adopt_position(
 async def correct_position(
     context: ContextDep, trader: Trader, position_id: UUID, given: CorrectionIn
 ) -> PositionOut:
-    """Makes the book say what you say. What the account has beyond it is taken for your own.
+    """Makes the book say what you say.
 
-    The difference is booked as an order and a fill; nothing is traded. With the quantity that is booked, it
-    says that what has gone was your own. 409: an order in this market is open, or the account is a paper one.
+    The difference is booked as an order and a fill; nothing is traded. 409: the book says so already, an
+    order in this market is open, or the account is a paper one.
     """
     said = Correction(given.quantity, given.price, given.reason, _who(trader))
     async with context.database.transaction() as session:

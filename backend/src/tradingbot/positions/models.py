@@ -31,22 +31,22 @@ class PriceSource(StrEnum):
     SIGNAL = "signal"
 
 
-class AccountHolding(Base):
-    """What an exchange account holds of a market, by the exchange's word; of paper accounts there is none.
+class AccountHolding(Identified, Base):
+    """What an exchange account was last seen to hold, and what was booked then. Paper accounts have none.
 
-    `own` of it is the account owner's own, beyond what strategies hold. `differs_since`: since then it is
-    not what the book says; null: it is, but for dust.
+    The holding of a `market` is counted in `asset`: on spot all markets of a base asset share one balance,
+    `quantity`, and `booked` is of all of them. `differs_since`: since then the account does not have what is
+    booked; null: it has, but for dust.
     """
 
     __tablename__ = "account_holdings"
+    __table_args__ = (UniqueConstraint("exchange_account_id", "market"),)
 
-    exchange_account_id: Mapped[UUID] = mapped_column(
-        ForeignKey("exchange_accounts.id", ondelete="CASCADE"), primary_key=True
-    )
-    market: Mapped[str] = mapped_column(String(64), primary_key=True)
+    exchange_account_id: Mapped[UUID] = mapped_column(ForeignKey("exchange_accounts.id", ondelete="CASCADE"))
+    market: Mapped[str] = mapped_column(String(64))
+    asset: Mapped[str] = mapped_column(String(64))
     quantity: Mapped[Decimal] = mapped_column(AMOUNT)
-    own: Mapped[Decimal] = mapped_column(AMOUNT)
-    looked_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
+    booked: Mapped[Decimal] = mapped_column(AMOUNT)
     differs_since: Mapped[datetime | None]
 
 

@@ -12,7 +12,7 @@ from tradingbot.positions import holdings, queries
 from tradingbot.positions.queries import PositionFilter
 from tradingbot.positions.schemas import (
     Difference,
-    DifferenceList,
+    DifferencePage,
     Performance,
     PositionOut,
     PositionPage,
@@ -46,22 +46,15 @@ async def one(session: AsyncSession, user_id: UUID, position_id: UUID) -> Positi
     return PositionOut.of(position)
 
 
-async def differences(session: AsyncSession, user_id: UUID) -> DifferenceList:
-    """Return where the user's accounts hold something else than what is booked."""
-    return DifferenceList(
-        items=[
-            Difference(
-                exchange_account_id=row.exchange_account_id,
-                market=row.market,
-                quantity=row.quantity,
-                own=row.own,
-                booked=booked,
-                looked_at=row.looked_at,
-                differs_since=since,
-            )
-            for row, booked in await holdings.differing(session, user_id)
-            if (since := row.differs_since) is not None
-        ]
+async def differences(
+    session: AsyncSession, user_id: UUID, limit: int, after: Cursor | None
+) -> DifferencePage:
+    """Return one page of where the user's accounts hold something else than what is booked."""
+    rows = await holdings.differing(session, user_id, limit + 1, after)
+    items = [Difference.model_validate(row) for row in rows[:limit]]
+    last = items[-1] if len(rows) > limit else None
+    return DifferencePage(
+        items=items, next_cursor=encode_cursor(Cursor(last.differs_since, last.id)) if last else None
     )
 
 

@@ -30,12 +30,12 @@ _POSITION: dict[str, Any] = {
     "updated_at": "2026-01-05T12:00:01.400000Z",
 }
 _DIFFERENCE: dict[str, Any] = {
+    "id": "1be2a6d0-54f1-4a6c-8a52-0f6c5e2d9b31",
     "exchange_account_id": "f2a4b8de-3a0e-4c53-9f0e-6a3c1f2b7d55",
     "market": "BTCUSDT",
+    "asset": "BTC",
     "quantity": "0",
-    "own": "0",
     "booked": "0.5",
-    "looked_at": "2026-01-05T12:10:00Z",
     "differs_since": "2026-01-05T12:08:00Z",
 }
 _PERFORMANCE: dict[str, Any] = {
@@ -120,35 +120,34 @@ class CorrectionIn(AdoptionIn):
         }
     )
 
-    quantity: SignedAmount = Field(
-        description="In the base asset, negative when short. What the account has beyond it is your own."
-    )
+    quantity: SignedAmount = Field(description="In the base asset, negative when short.")
 
 
 class Difference(BaseModel):
     """A market of which an account holds something else than its strategies think. Nothing is opened there.
 
-    `quantity` is what the exchange says that the account holds, negative when short, and `own` what of it was
-    your own when it was last right; `booked` is what the strategies hold by the book.
+    `quantity` is what the exchange said that the account holds of `asset`, negative when short, and `booked`
+    what its strategies held by the book then. On spot that is the base asset, of all markets that it is in.
     """
 
-    model_config = ConfigDict(json_schema_extra={"example": _DIFFERENCE})
+    model_config = ConfigDict(from_attributes=True, json_schema_extra={"example": _DIFFERENCE})
 
+    id: UUID
     exchange_account_id: UUID
     market: str
+    asset: str
     quantity: Amount
-    own: Amount
     booked: Amount
-    looked_at: datetime
     differs_since: datetime
 
 
-class DifferenceList(BaseModel):
-    """All differences, the oldest first."""
+class DifferencePage(BaseModel):
+    """Differences, those that began last first; `next_cursor` gets the others, null at the end."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"items": [_DIFFERENCE]}})
+    model_config = ConfigDict(json_schema_extra={"example": {"items": [_DIFFERENCE], "next_cursor": None}})
 
     items: list[Difference]
+    next_cursor: str | None
 
 
 class PositionPage(BaseModel):

@@ -58,6 +58,9 @@ async def apply(session: AsyncSession, order: Order, trade: Trade) -> bool:
         },
     )
     now = utc_now()
+    if held.quantity == 0:
+        # Where it was got into by this name it is got out of, too: an earlier one may be of another account.
+        position.symbol = stored.symbol
     position.quantity, position.average_price = result.position.quantity, result.position.average_price
     position.realised_pnl = ARITHMETIC.add(position.realised_pnl, result.realised_pnl)
     position.fees = ARITHMETIC.add(position.fees, fee)

@@ -24,8 +24,6 @@ class Rule(StrEnum):
     STALE = "stale"
     MODEL = "model"
     LIVE_FORBIDDEN = "live_forbidden"
-    MARKET_TAKEN = "market_taken"
-    BOOK_DIFFERS = "book_differs"
 
 
 class Halt(Identified, Timestamped, Base):

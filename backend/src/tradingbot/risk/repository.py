@@ -55,6 +55,8 @@ async def count_orders(session: AsyncSession, strategy_id: UUID, window: timedel
         Order.strategy_id == strategy_id,
         Order.created_at > func.clock_timestamp() - window,
         ~Order.client_order_id.contains(PART),
+        # Never sent, and settled: the correction of a position.
+        ~(Order.settled_at.is_not(None) & (Order.attempts == 0)),
     )
     return (await session.execute(statement)).scalar_one()
 

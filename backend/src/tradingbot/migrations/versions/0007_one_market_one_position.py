@@ -11,8 +11,10 @@ several that of the one that changed last:
 - realised P&L and fees are added up; the last price is the newest.
 
 Earlier versions live with this: symbols stay as they were sent, so they find the positions that they find
-today. They cannot make a second position in a market by another spelling; a signal that asks for it fails, or
-waits for this version.
+today, where a strategy's alerts have one spelling. Where they have several, such a version knows of a merged
+position by one of them alone, and what it trades by another one cannot be booked before this version is back:
+its orders stay open, and people are told. Rows that it queues are brought to their market by a trigger, so
+that they keep their order among those of this version.
 """
 
 import sqlalchemy as sa
@@ -29,7 +31,7 @@ lint_exceptions = {
 
 _MARKET_OF = r"""
 CREATE FUNCTION market_of(symbol text) RETURNS text
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
     SELECT coalesce(
         nullif(
@@ -46,6 +48,23 @@ AS $$
     )
 $$
 """
+_QUEUE = (
+    """
+CREATE FUNCTION outbox_market() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.symbol := market_of(NEW.symbol);
+    RETURN NEW;
+END
+$$
+""",
+    "CREATE TRIGGER market BEFORE INSERT ON outbox FOR EACH ROW EXECUTE FUNCTION outbox_market()",
+    # What is being worked on is at the head of its queue already.
+    """
+UPDATE outbox SET symbol = market_of(symbol) WHERE id IN (
+    SELECT id FROM outbox WHERE symbol <> market_of(symbol) FOR UPDATE SKIP LOCKED
+)
+""",
+)
 # Of long l at average a and short s at average b, min(l, s) is closed: (b - a) for each.
 _MERGE = """
 WITH ranked AS (
@@ -101,8 +120,10 @@ WHERE positions.id = ranked.id AND ranked.place = 1
 def upgrade() -> None:
     """Go forward."""
     op.execute(_MARKET_OF)
-    # Nobody opens another spelling in between; who reads goes on.
-    op.execute("LOCK TABLE positions IN SHARE ROW EXCLUSIVE MODE")
+    for statement in _QUEUE:
+        op.execute(statement)
+    # Nobody opens another spelling in between, nor locks a row that is merged; who reads goes on.
+    op.execute("LOCK TABLE positions IN EXCLUSIVE MODE")
     op.execute(_MERGE)
     op.create_index(
         "uq_positions_strategy_id_market",
@@ -115,4 +136,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Go back; what was merged stays so."""
     op.drop_index("uq_positions_strategy_id_market", "positions")
+    op.execute("DROP TRIGGER market ON outbox")
+    op.execute("DROP FUNCTION outbox_market()")
     op.execute("DROP FUNCTION market_of(text)")

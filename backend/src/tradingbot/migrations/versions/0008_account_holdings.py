@@ -10,7 +10,7 @@ revision = "0008"
 down_revision = "0007"
 branch_labels = None
 depends_on = None
-lint_exceptions = {"prefer-text-field": "the length is that of symbols"}
+lint_exceptions = {"prefer-text-field": "the lengths are those of symbols"}
 
 
 # The service never deletes a row: see 0004.
@@ -36,11 +36,12 @@ def upgrade() -> None:
     """Go forward."""
     op.create_table(
         "account_holdings",
+        sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
         sa.Column("exchange_account_id", sa.Uuid(), nullable=False),
         sa.Column("market", sa.String(64), nullable=False),
+        sa.Column("asset", sa.String(64), nullable=False),
         sa.Column("quantity", sa.Numeric(38, 18), nullable=False),
-        sa.Column("own", sa.Numeric(38, 18), nullable=False),
-        sa.Column("looked_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("booked", sa.Numeric(38, 18), nullable=False),
         sa.Column("differs_since", sa.DateTime(timezone=True)),
         sa.ForeignKeyConstraint(
             ["exchange_account_id"],
@@ -48,7 +49,10 @@ def upgrade() -> None:
             name="fk_account_holdings_exchange_account_id_exchange_accounts",
             ondelete="CASCADE",
         ),
-        sa.PrimaryKeyConstraint("exchange_account_id", "market", name="pk_account_holdings"),
+        sa.PrimaryKeyConstraint("id", name="pk_account_holdings"),
+        sa.UniqueConstraint(
+            "exchange_account_id", "market", name="uq_account_holdings_exchange_account_id_market"
+        ),
     )
     op.execute(_NO_DELETE)
 
