@@ -118,6 +118,8 @@ def stages() -> list[Stage]:
             # Tests of one file share what they make.
             [["pytest", "-v", "-n", "2", "--dist", "loadfile"]],
             folder=BACKEND,
+            # It starts servers and a browser from the test bed's images.
+            after=bed,
             # Measuring costs as much processor time as the tests themselves.
             for_a_release=("--cov", "--cov-report=term:skip-covered"),
         ),

@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -11,7 +9,6 @@ from typing import Any, NamedTuple
 import asyncpg
 import pytest
 import schemathesis
-import uvicorn
 from hypothesis import HealthCheck, given
 from hypothesis import settings as configured
 from hypothesis.errors import Unsatisfiable
@@ -26,7 +23,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.conftest import Account, make_account
-from tests.network import free_port
+from tests.serving import serving
 from tests.signed_in import sign_in
 from tests.stub_exchange import stub_process
 from tradingbot.app import create_app
@@ -41,32 +38,6 @@ CHECKS: list[CheckFunction] = [
     response_schema_conformance,
 ]
 EMAIL = "trader@mail.test"
-
-
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield  # the tests' own
-
-
-@contextlib.contextmanager
-def serving(settings: Settings) -> Iterator[str]:
-    """Serves the application from a thread; gives its address."""
-    port = free_port()
-    config = uvicorn.Config(create_app(settings), host="127.0.0.1", port=port, lifespan="on", log_config=None)
-    server = _Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        deadline = time.monotonic() + 60
-        while not server.started:
-            assert thread.is_alive(), "the server ended"
-            assert time.monotonic() < deadline, "the server did not start"
-            time.sleep(0.02)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 class Actor(NamedTuple):
@@ -120,7 +91,7 @@ def test_answers_are_as_documented(settings: Settings, trader: Account, credenti
     own = asyncio.run(rows_of(settings, trader))
     failures: dict[str, str] = {}
     statuses: Counter[int] = Counter()
-    with serving(settings) as address:
+    with serving(create_app(settings)) as address:
         schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
         found: list[Any] = list(schema.get_all_operations())
         operations = [one.ok() for one in found]

@@ -19,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
         description="Real hosts on this machine: a Docker engine, a local registry, Debian hosts with systemd and SSH.",
     )
     verbs = top.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("up", help="engine, base images, stand-ins and registry; changes nothing when all is there")
+    verbs.add_parser("up", help="engine, base images, stand-ins, registry, browser; changes nothing when all is there")
     verbs.add_parser("status", help="list the hosts and images")
     verbs.add_parser("down", help="remove all hosts, the registry, the network and the images of the test bed")
     create = verbs.add_parser("create", help="make a host, wait for SSH, print how to reach it as JSON")
@@ -73,6 +73,9 @@ def down() -> None:
 def bring_up(_: argparse.Namespace) -> None:
     """Make everything but the hosts, and say so."""
     up()
+    # For tests alone; the demo and the benchmarks do without.
+    with only_one():
+        images.browser()
     say("the test bed is ready")
 
 

@@ -79,6 +79,11 @@ def registry_image() -> str:
     return build("registry", "bookworm", "tradingbot-testbed/registry:local")
 
 
+def browser() -> str:
+    """Return the image of a headless Chromium, for tests of what people see."""
+    return build("chromium", "trixie", "tradingbot-testbed/chromium:local")
+
+
 def image_id(tag: str) -> str:
     """Return the id of an image that is there."""
     return output(["docker", "image", "inspect", "--format", "{{.Id}}", tag])

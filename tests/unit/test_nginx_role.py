@@ -162,7 +162,7 @@ def test_no_error_log_shows_request_lines() -> None:
     text = configuration(nginx_server_names=["bot.example.com"])
     assert text.index(f"error_log {JOURNAL} warn;") < text.index("http {") < text.index(f"error_log {JOURNAL} alert;")
     requests = text[text.index("http {") :]
-    assert requests.count("proxy_pass http://$active_backend;") == requests.count("error_log stderr emerg;") == 6
+    assert requests.count("proxy_pass http://$active_backend;") == requests.count("error_log stderr emerg;") == 7
     for path in ("= /api/v1/health", "/api/", "= /api/v1/ws", "/api/v1/webhooks/"):
         assert "error_log stderr emerg;" in location(text, path)
     log = re.search(r"log_format tradingbot (.*?);\n", text, re.DOTALL)
@@ -223,7 +223,7 @@ def mapped(text: str, variable: str, source: str) -> str:
         flags = re.IGNORECASE if pattern.startswith('"~*') else 0
         if pattern.startswith('"~') and re.search(pattern.strip('"').lstrip("~*"), source, flags):
             return value.strip('"')
-    return dict(entries)["default"]
+    return dict(entries)["default"].strip('"')
 
 
 def test_every_slot_is_an_upstream_and_a_deploy_decides_which_gets_requests() -> None:
@@ -322,6 +322,32 @@ def test_the_page_carries_all_that_it_needs() -> None:
     assert '<html lang="en">' in page
     assert not re.findall(r"<script|<link|<img|src=|url\(|@import|\son\w+=|style=", page)
     assert "style-src 'unsafe-inline'" in configuration()
+
+
+@pytest.mark.parametrize(
+    ("path", "policy"),
+    [
+        ("/", "static"),
+        ("/static/some.css", "static"),
+        ("/docs", "docs"),
+        ("/docs/start.js", "docs"),
+        ("/docsome", "api"),
+        ("/redoc", "api"),
+        ("/openapi.json", "api"),
+        ("/api/v1/signals", "api"),
+    ],
+)
+def test_nothing_is_loaded_from_another_host_and_no_script_is_inline(path: str, policy: str) -> None:
+    sent = mapped(configuration(), "content_security_policy", f"0:{path}")
+    assert sent == role_variables("nginx")[f"nginx_csp_{policy}"]
+    assert not re.search(r"unsafe|//|https?:|\*", sent)
+
+
+def test_what_the_page_of_the_api_loads_is_cached_and_holds_no_memory() -> None:
+    files = location(configuration(nginx_static_max_age=77), "~ ^/docs/")
+    assert directives(files, "expires") == ["77s"]
+    assert directives(files, "gzip") == ["off"]
+    assert directives(files, "limit_req") == ["zone=api burst=20 nodelay"]
 
 
 def seconds(value: str | int) -> int:

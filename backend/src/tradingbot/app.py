@@ -29,6 +29,7 @@ from tradingbot.core.redis import make_redis
 from tradingbot.core.refusal import load
 from tradingbot.core.sentry import reporting_errors
 from tradingbot.core.settings import Settings
+from tradingbot.docs.endpoints import add_docs
 from tradingbot.events import endpoints as events
 from tradingbot.events.hub import EventHub
 from tradingbot.events.protocol import LiveProtocol
@@ -59,13 +60,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=__version__,
         summary="Takes trading alerts, keeps each one once, and streams them live.",
         lifespan=_lifespan(settings),
-        docs_url="/docs" if settings.serves_docs else None,
+        docs_url=None,
         openapi_url="/openapi.json" if settings.serves_docs else None,
         redoc_url=None,
         redirect_slashes=False,
     )
     install_error_handlers(app)
     app.router.routes.extend(endpoints().routes)
+    if settings.serves_docs:
+        add_docs(app)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -1,0 +1,1 @@
+"""The page that shows the API in a browser, with all that it loads."""
