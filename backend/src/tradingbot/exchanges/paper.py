@@ -196,7 +196,7 @@ class PaperExchange:
             if order.reduce_only and quantity < least:
                 raise RejectedError(f"NOTIONAL: {plain(quantity)} {order.symbol} is less than {plain(least)}")
         paid = fee(quantity, price, account.fee_rate)
-        # A buy that only closes is of a short that an earlier version let in on spot: it is to get out wholly.
+        # A buy that only closes is of a short that an earlier version let in on spot: it gets out wholly.
         if account.market != Market.SPOT or order.side != Side.BUY or order.reduce_only:
             base = None
         if base is not None:

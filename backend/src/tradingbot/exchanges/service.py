@@ -47,7 +47,7 @@ async def default_account(session: AsyncSession, user_id: UUID) -> ExchangeAccou
     for name in ("Paper", f"Paper {uuid4().hex[:8]}"):
         account = await repository.find_default(session, user_id)
         if account is not None:
-            # Before 0.4.0 it was made of spot, which meant nothing on paper: there were shorts on it.
+            # Earlier versions made it of spot, which meant nothing on paper: there were shorts on it.
             account.market = Market.FUTURE
             return account
         await repository.insert_default(session, user_id, name)
