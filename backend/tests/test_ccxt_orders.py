@@ -16,7 +16,7 @@ from tradingbot.exchanges.base import (
     UnknownSymbolError,
 )
 from tradingbot.exchanges.ccxt_client import make_client
-from tradingbot.exchanges.ccxt_exchange import CcxtExchange
+from tradingbot.exchanges.ccxt_exchange import CcxtExchange, Holdings
 from tradingbot.exchanges.credentials import Credentials
 from tradingbot.exchanges.models import Market, Mode
 from tradingbot.orders.models import OrderState, Side
@@ -36,9 +36,10 @@ def connect(
     mode: Mode = Mode.LIVE,
     credentials: Credentials = CREDENTIALS,
     timeout: float = 20.0,
+    holdings: Holdings | None = None,
 ) -> CcxtExchange:
     client = make_client("binance", market, mode, credentials, timeout, stub.url)
-    return CcxtExchange(client, "binance", market, mode, timeout)
+    return CcxtExchange(client, "binance", market, mode, timeout, holdings)
 
 
 @pytest.fixture
@@ -370,9 +371,8 @@ async def test_holding_and_equity(stub: StubExchange, spot: CcxtExchange, future
     stub.account.balances = {"USDT": D(1000), "BTC": D("0.5"), "XYZ": D(7), "ETH": D(0)}
     assert await spot.holding("BINANCE:BTCUSDT") == D("0.5")
     assert await spot.holding("SHIBUSDT") == 0
-    assert await spot.equity("BTCUSDT") == D(26000)
-    stub.account.balances = {"USDT": D("12.5")}
-    assert await spot.equity("BTCUSDT") == D("12.5")
+    # Coins that no strategy has bought are its owner's.
+    assert await spot.equity("BTCUSDT") == D(1000)
     assert await future.holding("BTCUSDT.P") == 0
     stub.book.fee_rate = D(0)
     await future.place(request(side=Side.SELL, quantity=D("0.2")))
@@ -382,6 +382,19 @@ async def test_holding_and_equity(stub: StubExchange, spot: CcxtExchange, future
     # USDT divided by a price in BTC are no quantity.
     assert await spot.equity("ETHBTC") is None
     assert await spot.equity("NOPEUSDT") is None
+
+
+async def test_the_equity_of_a_spot_account_has_what_its_strategies_hold(stub: StubExchange) -> None:
+    held = [("BINANCE:BTCUSDT", D("0.2")), ("BTC/USDT", D("0.1")), ("ETHUSDT", D(2)), ("BNBUSDT", D(-1))]
+
+    async def holdings() -> list[tuple[str, Decimal]]:
+        return [*held, ("NOPEUSDT", D(5)), ("SHIBUSDT", D(0))]
+
+    stub.account.balances = {"USDT": D(1000), "BTC": D("0.5"), "ETH": D("1.5"), "BNB": D(9)}
+    spot = connect(stub, Market.SPOT, holdings=holdings)
+    # 1000 + 0.3 * 50000, and of ETH there is less by now: 1.5 * 2500.
+    assert await spot.equity("BTCUSDT") == D(19750)
+    await spot.close()
 
 
 async def test_a_key_that_may_withdraw_is_refused(stub: StubExchange, exchange: CcxtExchange) -> None:

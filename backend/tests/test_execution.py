@@ -11,12 +11,14 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tests.desk import SYMBOL, Desk, open_desk
+from tests.desk import SYMBOL, Desk, open_desk, working_here
 from tests.fake_exchange import Bench, FakeExchange, open_bench
+from tests.stub_exchange import StubExchange
 from tradingbot.core.settings import Settings
 from tradingbot.exchanges.models import ExchangeAccount, Mode
 from tradingbot.orders.models import Order, OrderState, Side
 from tradingbot.outbox.models import OutboxRow
+from tradingbot.positions.models import Position
 from tradingbot.risk import halts
 from tradingbot.risk.halts import EVERYBODY, Target
 from tradingbot.risk.models import Refusal, Rule
@@ -166,7 +168,35 @@ async def test_a_way_out_does_not_wait_for_a_price(desk: Desk, bench: Bench) -> 
 async def test_size_by_equity(desk: Desk, bench: Bench) -> None:
     await desk.queue(await desk.strategy(sizing="equity_percent", sizing_value=Decimal(50)))
     await bench.work()
-    assert (await desk.order()).quantity == Decimal("0.1")
+    # 5000, and its fee of 0.1 % on top: 5000 / 1.001 / 50000.
+    assert (await desk.order()).quantity == Decimal("0.099900099900099900")
+
+
+async def test_all_of_the_equity_of_a_spot_account_is_what_its_money_buys(
+    desk: Desk, settings: Settings
+) -> None:
+    """Not what its owner's other coins are worth: the exchange takes only the money."""
+    async with StubExchange() as stub:
+        settings = settings.model_copy(update={"exchange_base_url": stub.url, "exchange_timeout": 20})
+        stub.account.balances = {"USDT": Decimal(1000), "BTC": Decimal("3.5"), "ETH": Decimal(2)}
+        account = await desk.account()
+        strategy = await desk.strategy(account, sizing="equity_percent", sizing_value=Decimal(100))
+        # What another strategy has bought is the account's: 0.4 at 2500 are 1000 more.
+        other = await desk.strategy(account)
+        columns = {"user_id": desk.user_id, "strategy_id": other, "symbol": "ETHUSDT"}
+        async with working_here(settings):
+            await desk.queue(strategy, None, market_position="long", quantity=None)
+            await desk.until_idle()
+            async with desk.database.transaction() as session:
+                session.add(Position(quantity=Decimal("0.4"), **columns))
+            await desk.queue(strategy, None, symbol="BNBUSDT", market_position="long", quantity=None)
+            await desk.until_idle()
+    bought, refused = await desk.orders()
+    # 1000 / 1.001 / 50000, down to the step.
+    assert (bought.state, bought.filled_quantity) == (OrderState.FILLED, Decimal("0.01998"))
+    # 0.01998 BTC and 0.4 ETH are 1999, and of 1000 there is 0.001 left: 1999.001 / 1.001 / 600.
+    assert refused.quantity == Decimal("3.328339993339993339")
+    assert refused.state == OrderState.REJECTED
 
 
 async def test_what_fees_leave_of_a_target_is_left(desk: Desk, bench: Bench) -> None:
@@ -536,8 +566,9 @@ async def test_of_many_who_place_an_order_at_once_one_sends_it(desk: Desk, bench
 async def test_a_paper_order_is_filled_once_whoever_fills_it(
     desk: Desk, bench: Bench, settings: Settings
 ) -> None:
-    """Paper has no memory but the tables: who finds the order unfilled fills it, under the order's lock."""
-    order_id = await an_order(desk, await desk.account(exchange="paper", mode=Mode.PAPER))
+    """Paper has no memory but the tables: who finds the order unfilled fills it, under the account's lock."""
+    columns = {"exchange": "paper", "mode": Mode.PAPER, "starting_equity": Decimal(50050)}
+    order_id = await an_order(desk, await desk.account(**columns))
     bench.exchanges._opener = opener(settings, desk.database)
     await asyncio.gather(*(bench.executor.placer.place(order_id) for _ in range(5)))
     await bench.executor.placer.place(order_id)

@@ -41,6 +41,7 @@ def order_of(
     held: str | Decimal = "0",
     price: str | Decimal | None = "100",
     equity: str | Decimal | None = "10000",
+    costs: str | Decimal = "0",
 ) -> OrderIntent | RefusalReason | None:
     return desired_order(
         strategy,
@@ -48,6 +49,7 @@ def order_of(
         D(held),
         None if price is None else D(price),
         None if equity is None else D(equity),
+        costs=D(costs),
     )
 
 
@@ -209,6 +211,39 @@ def test_getting_out_needs_neither_price_nor_equity() -> None:
 def test_an_order_by_value_is_never_worth_more() -> None:
     intent = order_of(sized(Sizing.FIXED_QUOTE, "2"), alert(action="buy"), "0", "3")
     assert intent == OrderIntent(Side.BUY, D("0.666666666666666666"), reduce_only=False)
+
+
+ALL = sized(Sizing.EQUITY_PERCENT, "100")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "held", "expected"),
+    [
+        # At 80 and a quarter of that they are 100 each.
+        (ALL, "0", "100"),
+        (PERCENT, "0", "25"),
+        # Closing 50 at 80 costs 1000: 9000 are left, or 90 of them.
+        (ALL, "-50", "140"),
+        (PERCENT, "-50", "72.5"),
+        # Other sizes are what was asked for.
+        (QUOTE, "0", "12.5"),
+        (FIXED, "0", "0.5"),
+    ],
+)
+def test_a_share_of_the_equity_pays_for_the_costs_too(strategy: Strategy, held: str, expected: str) -> None:
+    intent = order_of(strategy, alert(market_position="long"), held, "80", costs="0.25")
+    assert intent == OrderIntent(Side.BUY, D(expected), reduce_only=False)
+
+
+@given(HELD, PRICES, AMOUNTS, st.decimals("0", "0.9", places=6), DIRECTIONS)
+def test_all_of_the_equity_is_never_exceeded(
+    held: Decimal, price: Decimal, equity: Decimal, costs: Decimal, direction: MarketPosition
+) -> None:
+    intent = order_of(ALL, Signal(symbol="X", market_position=direction), held, price, equity, costs)
+    if isinstance(intent, OrderIntent):
+        with localcontext(ARITHMETIC):
+            reached = abs(after(held, intent))
+            assert reached * price + intent.quantity * price * costs <= equity
 
 
 @given(HELD, AMOUNTS, DIRECTIONS, st.booleans())

@@ -153,7 +153,7 @@ async def test_two_workers_share_the_strategies_and_keep_the_order_of_each(
 ) -> None:
     strategies = [await desk.strategy() for _ in range(5)]
     signals = {
-        strategy: [await desk.queue(strategy, quantity=Decimal(n)) for n in range(1, 9)]
+        strategy: [await desk.queue(strategy, quantity=Decimal(n), price=Decimal(1)) for n in range(1, 9)]
         for strategy in strategies
     }
     at_once: set[Any] = set()

@@ -420,8 +420,8 @@ async def test_an_exit_of_unknown_fate_is_told(
 async def test_an_exit_on_paper_needs_no_price(desk: Desk, say: Say, word: str) -> None:
     """It is filled at the last one that was met."""
     strategy = await desk.strategy()
-    await say(strategy, "long", "1")
-    signal = await say(strategy, word, "1", price=None)
+    await say(strategy, "long", "0.1")
+    signal = await say(strategy, word, "0.1", price=None)
     assert signal.status == SignalStatus.ORDERED
     assert await desk.held(strategy) == 0
     assert (await desk.orders())[1].average_price == 50000

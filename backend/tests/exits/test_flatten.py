@@ -47,7 +47,7 @@ async def test_all_is_cancelled_and_closed_and_stays_so_until_the_halt_ends(
     spot = await desk.strategy(await desk.account())
     future = await desk.strategy(await desk.account(market=Market.FUTURE, mode=Mode.DEMO))
     async with working_here(settings):
-        await desk.queue(paper, quantity=D(1))
+        await desk.queue(paper, quantity=D("0.1"))
         await desk.queue(spot, quantity=D(2))
         await desk.queue(spot, quantity=D(3), symbol="ETHUSDT")
         await desk.queue(future, "sell", quantity=D(4))
@@ -75,8 +75,8 @@ async def test_what_is_out_of_its_reach_is_left_alone(desk: Desk, settings: Sett
         kept = await (desk if whose == "strategy" else other).strategy()
         theirs = desk if whose == "strategy" else other
         async with working_here(settings):
-            await desk.queue(mine, quantity=D(1))
-            await theirs.queue(kept, quantity=D(1))
+            await desk.queue(mine, quantity=D("0.05"))
+            await theirs.queue(kept, quantity=D("0.05"))
             await desk.until_idle()
             await halt(desk, Target(desk.user_id, mine if whose == "strategy" else None))
 
@@ -86,10 +86,10 @@ async def test_what_is_out_of_its_reach_is_left_alone(desk: Desk, settings: Sett
             await until(is_closed)
             await flattening.flatten(desk.database)
             await desk.until_idle()
-        assert await theirs.held(kept) == 1
+        assert await theirs.held(kept) == D("0.05")
         async with desk.database.transaction() as session:
             (market,) = await flattening.left(session, EVERYBODY)
-            assert (market.symbol, market.held, market.open_orders) == ("BTCUSDT", D(1), 0)
+            assert (market.symbol, market.held, market.open_orders) == ("BTCUSDT", D("0.05"), 0)
             assert await flattening.left(session, Target(desk.user_id, mine)) == []
 
 
@@ -125,7 +125,7 @@ async def test_an_entry_of_unknown_fate_that_turns_out_to_be_filled_is_closed_to
 async def test_a_close_that_ends_in_vain_is_not_made_again_at_once(desk: Desk, settings: Settings) -> None:
     paper = await desk.strategy()
     async with working_here(settings):
-        await desk.queue(paper, quantity=D(1))
+        await desk.queue(paper, quantity=D("0.1"))
         await desk.until_idle()
     await halt(desk, EVERYBODY)
     await flattening.flatten(desk.database)
@@ -146,7 +146,7 @@ async def test_a_close_that_was_not_sent_is_made_again_at_once(desk: Desk, setti
     """Nothing was left to close then, and now there is."""
     paper = await desk.strategy()
     async with working_here(settings):
-        await desk.queue(paper, quantity=D(1))
+        await desk.queue(paper, quantity=D("0.1"))
         await desk.until_idle()
     await halt(desk, EVERYBODY)
     await flattening.flatten(desk.database)
@@ -162,7 +162,7 @@ async def test_what_fails_keeps_nothing_else_from_being_closed(
     paper = await desk.strategy()
     async with working_here(settings):
         for symbol in ("AUSDT", "BUSDT", "CUSDT"):
-            await desk.queue(paper, quantity=D(1), symbol=symbol)
+            await desk.queue(paper, quantity=D("0.05"), symbol=symbol)
         await desk.until_idle()
     closes, broken = closing.close, {row.id for row in await desk.all(Position, Position.symbol != "BUSDT")}
 
@@ -192,7 +192,7 @@ async def test_the_api(client: httpx.AsyncClient, account: Account) -> None:
 async def test_the_command_line_shows_what_is_left(desk: Desk, settings: Settings, tmp_path: Path) -> None:
     strategy = await desk.strategy()
     async with working_here(settings):
-        await desk.queue(strategy, quantity=D(1))
+        await desk.queue(strategy, quantity=D("0.1"))
         await desk.until_idle()
     on = ("halt", "on", "--user", "desk@mail.test", "--flatten")
     nobody_works = await asyncio.to_thread(run, *on, "--wait", "0")
@@ -201,7 +201,7 @@ async def test_the_command_line_shows_what_is_left(desk: Desk, settings: Setting
     lines = [line.split() for line in nobody_works.stdout.splitlines()[-2:]]
     assert lines[0] == ["USER", "STRATEGY", "SYMBOL", "HELD", "OPEN", "ORDERS"]
     assert lines[1][0] == "desk@mail.test"
-    assert lines[1][3:] == ["BTCUSDT", "1", "0"]
+    assert lines[1][3:] == ["BTCUSDT", "0.1", "0"]
     assert "The worker goes on" in nobody_works.stderr
     assert "desk@mail.test all strategies  closes all" in run("halt", "status").stdout
     async with running_worker(tmp_path):

@@ -25,10 +25,10 @@ def alert(**other: Any) -> dict[str, Any]:
     return {
         "ticker": "BTCUSDT",
         "action": "buy",
-        "contracts": "0.5",
+        "contracts": "0.05",
         "price": 64250.1,
         "market_position": "long",
-        "position_size": "0.5",
+        "position_size": "0.05",
         "order_id": f"Long {time.time_ns()}",
         "timenow": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "comment": "breakout, 突破",
@@ -89,10 +89,10 @@ def test_an_alert_is_stored_read_back_and_seen_live(
         secrets["vault_postgres_readonly_password"],
         f"SELECT {columns}, payload->>'ticker', now() - received_at < '1 minute' FROM signals WHERE id = '{identity}';",
     )
-    assert rows == [f"BTCUSDT|buy|0.5|64250.1|long|{sent['order_id']}|breakout, 突破|BTCUSDT|t"]
+    assert rows == [f"BTCUSDT|buy|0.05|64250.1|long|{sent['order_id']}|breakout, 突破|BTCUSDT|t"]
 
     item = read_back(https_url, api_key, identity)
-    shown = {"symbol": "BTCUSDT", "action": "buy", "quantity": "0.5", "price": "64250.1", "comment": "breakout, 突破"}
+    shown = {"symbol": "BTCUSDT", "action": "buy", "quantity": "0.05", "price": "64250.1", "comment": "breakout, 突破"}
     assert shown.items() <= item.items()
     assert (item["sent_at"], item["order_id"]) == (sent["timenow"], sent["order_id"])
     assert live, "a worker took it up"

@@ -39,7 +39,7 @@ def predictions(https_url: str, backend_cli: Callable[..., dict[str, str]]) -> I
 
     while True:
         for (price,) in expected()["rows"]:
-            alert = {"symbol": "BTCUSDT", "action": "buy", "quantity": "0.1", "price": price, "id": time.time_ns()}
+            alert = {"symbol": "BTCUSDT", "action": "buy", "quantity": "0.001", "price": price, "id": time.time_ns()}
             answer = call("POST", f"{https_url}/{webhook.split('/', 3)[3]}", json=alert)
             assert answer.status_code == 202
         signal.update(answer.json())

@@ -66,13 +66,13 @@ def desk(https_url: str, backend_cli: Callable[..., dict[str, str]]) -> Desk:
 
 
 def test_an_alert_becomes_an_order_a_fill_and_a_position(desk: Desk) -> None:
-    identity = desk.send(action="buy", quantity="0.5", price="64000")
+    identity = desk.send(action="buy", quantity="0.1", price="64000")
     assert desk.wait_until_decided(identity) == ["ordered"]
     (order,) = desk.get("orders")["items"]
-    assert (order["signal_id"], order["state"], order["filled_quantity"]) == (identity, "filled", "0.5")
+    assert (order["signal_id"], order["state"], order["filled_quantity"]) == (identity, "filled", "0.1")
     (fill,) = desk.get("fills")["items"]
-    assert (fill["order_id"], fill["quantity"], fill["price"]) == (order["id"], "0.5", "64000")
-    assert desk.position() == Decimal("0.5")
+    assert (fill["order_id"], fill["quantity"], fill["price"]) == (order["id"], "0.1", "64000")
+    assert desk.position() == Decimal("0.1")
 
 
 def test_a_limit_is_kept_and_the_refusal_says_which(desk: Desk) -> None:
@@ -87,13 +87,13 @@ def test_alerts_wait_for_a_worker_that_is_away_and_are_traded_once(machine: host
     output_of(machine, f"{COMPOSE} stop worker")
     assert services(machine)["worker"]["State"]["ExitCode"] == 0
     try:
-        sent = [desk.send(action="buy", quantity="0.1", price="64000") for _ in range(3)]
-        sent.append(desk.send(market_position="long", position_size="0.4", price="64100"))
+        sent = [desk.send(action="buy", quantity="0.01", price="64000") for _ in range(3)]
+        sent.append(desk.send(market_position="long", position_size="0.04", price="64100"))
         assert {item["status"] for item in desk.get("signals?limit=50")["items"]} == {"queued"}
     finally:
         output_of(machine, f"{COMPOSE} start worker")
     assert desk.wait_until_decided(*sent)[-1] == "ordered"
-    assert desk.position() == Decimal("0.4")
+    assert desk.position() == Decimal("0.04")
     assert len(desk.get("fills")["items"]) == len(desk.get("orders")["items"])
 
 
@@ -110,7 +110,9 @@ def test_orders_go_on_when_redis_dies_and_live_events_catch_up(machine: hosts.Ho
     """Killed while alerts come in, and then away."""
 
     def send(count: int) -> list[str]:
-        return [desk.send(action=("buy", "sell")[number % 2], quantity="0.1", price="64000") for number in range(count)]
+        return [
+            desk.send(action=("buy", "sell")[number % 2], quantity="0.01", price="64000") for number in range(count)
+        ]
 
     with live_events(https_url, desk.api_key) as socket:
         sent = send(5)
@@ -120,7 +122,7 @@ def test_orders_go_on_when_redis_dies_and_live_events_catch_up(machine: hosts.Ho
         try:
             sent += send(5)
             assert set(desk.wait_until_decided(*sent)) == {"ordered"}
-            assert desk.position() == Decimal("0.3")
+            assert desk.position() == Decimal("0.03")
         finally:
             output_of(machine, f"{COMPOSE} start redis")
         seen: list[dict[str, Any]] = []

@@ -6,7 +6,7 @@ cannot arrive any more.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, localcontext
@@ -45,6 +45,8 @@ _WINDOW = RECV_WINDOW * _MILLISECOND
 
 Json = dict[str, Any]
 Request = Callable[[], Coroutine[Any, Any, Any]]
+# What the account's strategies hold: symbols and signed quantities.
+Holdings = Callable[[], Awaitable[Iterable[tuple[str, Decimal]]]]
 
 
 class FailedError(Exception):
@@ -56,16 +58,28 @@ class FailedError(Exception):
 
 
 class CcxtExchange:
-    """One account. `timeout` (seconds) bounds each call; `client` is from `ccxt_client.make_client`."""
+    """One account. `timeout` (seconds) bounds each call; `client` is from `ccxt_client.make_client`.
+
+    `holdings` says which of a spot account's coins are its strategies'.
+    """
 
     settle_time = RECV_WINDOW / 1000 + _MARGIN
 
-    def __init__(self, client: Any, exchange: str, market: Market, mode: Mode, timeout: float) -> None:
+    def __init__(
+        self,
+        client: Any,
+        exchange: str,
+        market: Market,
+        mode: Mode,
+        timeout: float,
+        holdings: Holdings | None = None,
+    ) -> None:
         self._client = client
         self._exchange = exchange
         self._kind = market
         self._mode = mode
         self._timeout = timeout
+        self._holdings = holdings
         self._markets: symbols.Markets = {}
         self._loaded_at = float("-inf")
         self._loading = asyncio.Lock()
@@ -156,7 +170,11 @@ class CcxtExchange:
             return await self._last_price(market, deadline)
 
     async def equity(self, symbol: str) -> Decimal | None:
-        """Gives the equity in EQUITY_ASSET, if that is the quote asset; leaves out assets without a price."""
+        """Gives the equity in EQUITY_ASSET, if that is the quote asset.
+
+        On spot it is the balance of EQUITY_ASSET and the worth of what the account's strategies hold, as far
+        as it is there and has a price: the owner's other coins are not theirs.
+        """
         deadline = self._deadline()
         async with self._asking():
             try:
@@ -175,6 +193,18 @@ class CcxtExchange:
         """Return what the market's filters say: see `Exchange.limits`."""
         async with self._asking():
             return market_limits(await self._market(symbol, self._deadline()))
+
+    async def sendable(self, order: OrderRequest) -> tuple[Decimal, str]:
+        """Return what would be sent of the order, in the base asset, and the name of that asset.
+
+        Raises:
+            RejectedError: the market does not take it.
+            NotSentError: the exchange does not answer.
+        """
+        async with self._asking():
+            market = await self._market(order.symbol, self._deadline())
+        size = reports.contract_size(market)
+        return to_scale(ARITHMETIC.multiply(self._amount(order, market), size)), market["base"]
 
     async def check_credentials(self) -> None:
         """Shows the key: see `Exchange.check_credentials`. Only live keys have anything to withdraw."""
@@ -253,15 +283,21 @@ class CcxtExchange:
         return amount
 
     async def _worth(self, totals: Json, deadline: float) -> Decimal:
-        held = {asset: Decimal(total) for asset, total in totals.items() if total}
-        worth = held.pop(EQUITY_ASSET, Decimal(0))
+        worth, held = Decimal(totals.get(EQUITY_ASSET) or 0), dict[str, Decimal]()
+        for symbol, quantity in await self._holdings() if self._holdings else ():
+            try:
+                base = symbols.find(symbol, self._markets, self._exchange, self._kind)["base"]
+            except UnknownSymbolError:
+                continue
+            held[base] = ARITHMETIC.add(held.get(base, Decimal(0)), quantity)
         markets = {asset: self._markets.get(market_of(f"{asset}/{EQUITY_ASSET}")) for asset in held}
-        names = {asset: market["symbol"] for asset, market in markets.items() if market}
+        names = {asset: market["symbol"] for asset, market in markets.items() if market and held[asset] > 0}
         if names:
             tickers = await self._call(lambda: self._client.fetch_tickers(list(names.values())), deadline)
             with localcontext(ARITHMETIC):
                 for asset, name in names.items():
-                    worth += held[asset] * Decimal(tickers.get(name, {}).get("last") or 0)
+                    is_there = min(held[asset], Decimal(totals.get(asset) or 0))
+                    worth += is_there * Decimal(tickers.get(name, {}).get("last") or 0)
         return to_scale(worth)
 
     async def _last_price(self, market: Json, deadline: float) -> Decimal | None:

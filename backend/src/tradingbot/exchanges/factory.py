@@ -1,16 +1,23 @@
 """Opens what an exchange account stands for. Nothing connects before it is asked for something."""
 
 import ipaddress
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tradingbot.core.crypto import Envelopes
 from tradingbot.core.database import Database
 from tradingbot.core.settings import Settings
+from tradingbot.exchanges import paper_repository
 from tradingbot.exchanges.base import CredentialsError, Exchange
 from tradingbot.exchanges.credentials import Credentials, credentials_of
 from tradingbot.exchanges.models import ExchangeAccount, Market, Mode
 from tradingbot.exchanges.paper import PaperAccount, PaperExchange
 from tradingbot.exchanges.service import LiveForbiddenError, check_mode
+
+if TYPE_CHECKING:
+    from tradingbot.exchanges.ccxt_exchange import CcxtExchange, Holdings
 
 
 def open_exchange(
@@ -25,25 +32,37 @@ def open_exchange(
     """
     market, mode = Market(account.market), Mode(account.mode)
     if mode == Mode.PAPER:
-        live = _real(account.exchange, market, Mode.LIVE, None, settings) if account.live_price else None
+        live = _real(account.exchange, market, Mode.LIVE, settings) if account.live_price else None
         return PaperExchange(PaperAccount.of(account), database, live)
     try:
         check_mode(account, settings)
     except LiveForbiddenError as error:
         raise CredentialsError(error.detail) from None
-    return _real(account.exchange, market, mode, credentials_of(account, envelopes), settings)
+    user_id, account_id = account.user_id, account.id
+
+    async def holdings() -> Sequence[tuple[str, Decimal]]:
+        async with database.transaction() as session:
+            rows = await paper_repository.positions(session, user_id, account_id, is_default=False)
+        return [(row.symbol, row.quantity) for row in rows]
+
+    return _real(account.exchange, market, mode, settings, credentials_of(account, envelopes), holdings)
 
 
 def _real(
-    exchange: str, market: Market, mode: Mode, credentials: Credentials | None, settings: Settings
-) -> Exchange:
+    exchange: str,
+    market: Market,
+    mode: Mode,
+    settings: Settings,
+    credentials: Credentials | None = None,
+    holdings: "Holdings | None" = None,
+) -> "CcxtExchange":
     # Only here: it imports aiohttp, which processes without real accounts do not need.
     from tradingbot.exchanges.ccxt_client import make_client
     from tradingbot.exchanges.ccxt_exchange import CcxtExchange
 
     timeout = settings.exchange_timeout
     client = make_client(exchange, market, mode, credentials, timeout, _base_url(settings))
-    return CcxtExchange(client, exchange, market, mode, timeout)
+    return CcxtExchange(client, exchange, market, mode, timeout, holdings)
 
 
 def _base_url(settings: Settings) -> str | None:

@@ -33,7 +33,8 @@ class ExchangeAccount(Identified, Timestamped, Base):
     """An account at an exchange; its credentials are AES-256-GCM envelopes (`tradingbot.core.crypto`).
 
     `fee_rate` (a fraction: 0.001 is 0.1 %), `slippage_rate` (a fraction of the price) and `starting_equity`
-    (quote asset) are those of the paper exchange.
+    (quote asset) are those of the paper exchange; of real ones the rates are what an order by equity leaves
+    room for.
     """
 
     __tablename__ = "exchange_accounts"
@@ -66,6 +67,11 @@ class ExchangeAccount(Identified, Timestamped, Base):
     live_price: Mapped[bool] = mapped_column(server_default=text("false"))
     # The one that strategies without an account trade on.
     is_default: Mapped[bool] = mapped_column(server_default=text("false"))
+
+    @property
+    def costs(self) -> Decimal:
+        """What an order costs besides its value, as a fraction of it: fee and slippage."""
+        return (1 + self.fee_rate) * (1 + self.slippage_rate) - 1
 
     @property
     def has_credentials(self) -> bool:

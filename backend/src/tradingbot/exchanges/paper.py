@@ -1,39 +1,56 @@
-"""The exchange that costs nothing: fills every order at once, at the alert's price or a live public one.
+"""The exchange that costs nothing: fills orders at once, at the alert's price or a live public one.
 
 With p that price, s the slippage rate, f the fee rate and q the quantity:
 
 - fill price: p (1 + s) for a buy, p (1 - s) for a sell
-- fee: q * fill price * f, in the quote asset
+- fee: q * fill price * f, in the quote asset. With live prices q is rounded as the exchange would, and on
+  spot the fee of a buy is taken from what is bought, q f: without them nothing tells that asset's name
 - equity: starting equity + Σ realised P&L - Σ fees + Σ q (last price - average price), over the positions of
   the account's strategies
+- free: equity - Σ |q| last price - what orders cost that are filled and not booked yet
 
-Each product is rounded half to even to 18 places, the scale of the tables. An order has one trade, named like
-the order: placing it again gives the same trade, which is booked once. Nothing is kept here; what was filled
-is in the tables.
+An order may cost what is free. Of what is long, prices cancel out: on spot, where nothing else is held, free
+is the starting equity + Σ realised P&L - Σ fees - Σ q average price, the cash. Of contracts it means that all
+that is held is worth no more than the equity: leverage 1, which is all that an alert may ask for, and more
+would need liquidations to be honest. What closes is never refused for lack of money.
+
+Products that are stored are rounded half to even to 18 places, the scale of the tables; money is compared in
+the 8 places that exchanges keep. An order has one trade, named like the order. The price that it is filled
+at is noted with the order, under the account's lock, before it is reported: of two orders the second one sees
+what the first one costs, placing again gives the same trade, and who finds an order so marked books it.
+Nothing else is kept here.
 """
 
-from dataclasses import dataclass
-from decimal import Decimal, localcontext
+from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 from typing import Protocol
 from uuid import UUID
 
-from tradingbot.core.amounts import ARITHMETIC, to_scale
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tradingbot.core.amounts import ARITHMETIC, plain, to_scale
 from tradingbot.core.database import Database
 from tradingbot.core.models import utc_now
 from tradingbot.core.symbols import market_of
 from tradingbot.exchanges import paper_repository
 from tradingbot.exchanges.base import MarketLimits, OrderReport, OrderRequest, RejectedError, Trade
-from tradingbot.exchanges.models import ExchangeAccount
-from tradingbot.orders.models import OrderState, Side
-from tradingbot.positions.accounting import PositionState, unrealised_pnl
+from tradingbot.exchanges.models import ExchangeAccount, Market
+from tradingbot.orders.models import FINAL_STATES, Order, OrderState, Side
+from tradingbot.positions import service as positions
 
 _ONE = Decimal(1)
+# The places in which money is compared.
+_PLACES = Decimal("1e-8")
 
 
-class PriceSource(Protocol):
-    """Where live prices come from: a real exchange, asked without a key."""
+class Live(Protocol):
+    """Where live prices come from, and what a market takes: a real exchange, asked without a key."""
 
     async def price(self, symbol: str) -> Decimal | None: ...
+
+    async def limits(self, symbol: str) -> MarketLimits: ...
+
+    async def sendable(self, order: OrderRequest) -> tuple[Decimal, str]: ...
 
     async def close(self) -> None: ...
 
@@ -45,6 +62,7 @@ class PaperAccount:
     id: UUID
     user_id: UUID
     is_default: bool
+    market: Market
     fee_rate: Decimal
     slippage_rate: Decimal
     starting_equity: Decimal
@@ -56,6 +74,7 @@ class PaperAccount:
             account.id,
             account.user_id,
             account.is_default,
+            Market(account.market),
             account.fee_rate,
             account.slippage_rate,
             account.starting_equity,
@@ -80,7 +99,7 @@ class PaperExchange:
 
     settle_time = 0.0
 
-    def __init__(self, account: PaperAccount, database: Database, live: PriceSource | None = None) -> None:
+    def __init__(self, account: PaperAccount, database: Database, live: Live | None = None) -> None:
         self._account = account
         self._database = database
         self._live = live
@@ -89,23 +108,34 @@ class PaperExchange:
         """Fills the order.
 
         Raises:
-            RejectedError: there is no price.
+            RejectedError: there is no price, the market does not take it, it costs more than is free, or it
+                sells on spot what is not held.
             NotSentError: the exchange that has the price did not answer.
         """
-        price = fill_price(await self._price_for(order), order.side, self._account.slippage_rate)
-        trade = Trade(
-            trade_id=order.client_order_id,
-            quantity=order.quantity,
-            price=price,
-            fee=fee(order.quantity, price, self._account.fee_rate),
-            fee_asset=None,
-            at=utc_now(),
-        )
-        return OrderReport(order.client_order_id, order.client_order_id, OrderState.FILLED, (trade,))
+        last = await self._price_for(order)
+        price = fill_price(last, order.side, self._account.slippage_rate)
+        trade = await self._trade(replace(order, price=last), price)
+        async with self._database.transaction() as session:
+            await paper_repository.lock_account(session, self._account.id)
+            stored = await paper_repository.order(
+                session, self._account.user_id, order.client_order_id, lock=True
+            )
+            if stored is None or stored.state in FINAL_STATES:
+                raise RejectedError("the order is over")
+            if stored.average_price is None:
+                await self._pay(session, stored, trade)
+                stored.average_price = trade.price
+        if stored.average_price != trade.price:
+            trade = await self._trade(_request(stored), stored.average_price)
+        return _report(trade)
 
     async def find(self, client_order_id: str, symbol: str) -> OrderReport | None:
-        """Gives None: an order whose fill is not in the tables was not filled, and may be placed again."""
-        return None
+        """Gives the fill that may not be booked yet; None: it was not filled, and may be placed again."""
+        async with self._database.transaction() as session:
+            stored = await paper_repository.order(session, self._account.user_id, client_order_id)
+        if stored is None or stored.average_price is None:
+            return None
+        return _report(await self._trade(_request(stored), stored.average_price))
 
     async def cancel(self, client_order_id: str, symbol: str) -> OrderReport | None:
         """Gives None: an order is filled at once or not there."""
@@ -131,19 +161,16 @@ class PaperExchange:
         """Gives the equity at the last known prices; all symbols count as quoted in one asset."""
         account = self._account
         async with self._database.transaction() as session:
-            rows = await paper_repository.positions(
+            purse = await paper_repository.purse(
                 session, account.user_id, account.id, is_default=account.is_default
             )
-        with localcontext(ARITHMETIC):
-            total = account.starting_equity
-            for row in rows:
-                held = PositionState(row.quantity, row.average_price)
-                total += row.realised_pnl - row.fees + unrealised_pnl(held, row.last_price)
-            return to_scale(total)
+        return to_scale(ARITHMETIC.add(account.starting_equity, purse.result))
 
     async def limits(self, symbol: str) -> MarketLimits:
-        """Return none: any quantity is filled."""
-        return MarketLimits()
+        """Return the live market's; without one any quantity is filled, and on spot nothing is held short."""
+        if self._live is not None:
+            return await self._live.limits(symbol)
+        return MarketLimits(shorts=self._account.market == Market.FUTURE)
 
     async def check_credentials(self) -> None:
         """Has none to check."""
@@ -161,3 +188,65 @@ class PaperExchange:
             )
             raise RejectedError(f"{order.symbol}: no price to fill at: {source}")
         return price
+
+    async def _trade(self, order: OrderRequest, price: Decimal) -> Trade:
+        """Return what the order is filled with at `price`; without one of its own its value is not checked.
+
+        Raises:
+            RejectedError: the market does not take it.
+            NotSentError: the exchange that has the market did not answer.
+        """
+        account, quantity, base = self._account, order.quantity, None
+        if self._live is not None:
+            quantity, base = await self._live.sendable(order)
+            least = (await self._live.limits(order.symbol)).min_exit(order.price)
+            if order.reduce_only and quantity < least:
+                raise RejectedError(f"NOTIONAL: {plain(quantity)} {order.symbol} is less than {plain(least)}")
+        paid = fee(quantity, price, account.fee_rate)
+        # A buy that only closes is of a short that an earlier version let in on spot: it gets out wholly.
+        if account.market != Market.SPOT or order.side != Side.BUY or order.reduce_only:
+            base = None
+        if base is not None:
+            quantity = to_scale(ARITHMETIC.multiply(quantity, _ONE - account.fee_rate))
+        return Trade(order.client_order_id, quantity, price, paid, base, utc_now())
+
+    async def _pay(self, session: AsyncSession, order: Order, trade: Trade) -> None:
+        """Refuse what would cost more than is free; the account is locked.
+
+        Raises:
+            RejectedError: it does, or it sells on spot what is not held.
+        """
+        account = self._account
+        if order.reduce_only:
+            return
+        held = await positions.held_quantity(session, order.strategy_id, order.symbol)
+        is_against = held != 0 and (held > 0) == (order.side == Side.SELL)
+        closed = min(abs(held), trade.quantity) if is_against else Decimal(0)
+        if account.market == Market.SPOT and order.side == Side.SELL and closed < trade.quantity:
+            raise RejectedError(
+                f"{plain(trade.quantity)} {order.symbol} is more than is held, {plain(max(held, Decimal(0)))}"
+            )
+        purse = await paper_repository.purse(
+            session, account.user_id, account.id, is_default=account.is_default
+        )
+        with localcontext(ARITHMETIC):
+            cost = (trade.quantity - 2 * closed) * trade.price + trade.fee
+            free = (
+                account.starting_equity + purse.result - purse.tied - purse.spent * (_ONE + account.fee_rate)
+            )
+            # Rounding of prices and fees is nobody's loss.
+            cost, free = cost.quantize(_PLACES, ROUND_FLOOR), free.quantize(_PLACES, ROUND_CEILING)
+        if cost > max(free, Decimal(0)):
+            raise RejectedError(
+                f"{plain(trade.quantity)} {order.symbol} would cost {plain(cost)} with its fee,"
+                f" and {plain(free)} is free on the paper account"
+            )
+
+
+def _request(order: Order) -> OrderRequest:
+    side, quantity = Side(order.side), order.quantity
+    return OrderRequest(order.client_order_id, order.symbol, side, quantity, reduce_only=order.reduce_only)
+
+
+def _report(trade: Trade) -> OrderReport:
+    return OrderReport(trade.trade_id, trade.trade_id, OrderState.FILLED, (trade,))

@@ -1,15 +1,68 @@
-"""Queries on what a paper account's strategies hold."""
+"""Queries on what an account's strategies hold, and on what a paper account has filled and not booked yet."""
 
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tradingbot.core.symbols import in_market
+from tradingbot.exchanges.models import ExchangeAccount
+from tradingbot.orders.models import OPEN_LITERALLY, Order
 from tradingbot.positions.models import Position
 from tradingbot.strategies.models import Strategy
+
+
+class Purse(NamedTuple):
+    """What became of an account's money, in the quote asset, at the last known prices.
+
+    `result`: realised and unrealised P&L after fees; `tied`: the worth of what is held, long or short;
+    `spent`: the worth of orders that open something, are filled and not booked yet, before fees.
+    """
+
+    result: Decimal
+    tied: Decimal
+    spent: Decimal
+
+
+async def lock_account(session: AsyncSession, account_id: UUID) -> None:
+    """Keep others from filling orders on the account until the transaction ends; orders can be made."""
+    statement = select(ExchangeAccount.id).where(ExchangeAccount.id == account_id)
+    await session.execute(statement.with_for_update(key_share=True))
+
+
+async def order(
+    session: AsyncSession, user_id: UUID, client_order_id: str, *, lock: bool = False
+) -> Order | None:
+    """Return the user's order; with `lock` nobody else changes it until the transaction ends."""
+    statement = select(Order).where(Order.user_id == user_id, Order.client_order_id == client_order_id)
+    if lock:
+        statement = statement.with_for_update()
+    return (await session.execute(statement)).scalar_one_or_none()
+
+
+async def purse(session: AsyncSession, user_id: UUID, account_id: UUID, *, is_default: bool) -> Purse:
+    """Return what became of the account's money. One statement sees each fill once: booked, or not yet."""
+    spent = select(_sum(Order.quantity * Order.average_price)).where(
+        Order.exchange_account_id == account_id,
+        Order.state.in_(OPEN_LITERALLY),
+        Order.filled_quantity == 0,
+        ~Order.reduce_only,
+    )
+    unrealised = Position.quantity * (Position.last_price - Position.average_price)
+    statement = (
+        select(
+            _sum(Position.realised_pnl - Position.fees + unrealised),
+            _sum(func.abs(Position.quantity) * Position.last_price),
+            spent.scalar_subquery(),
+        )
+        .join(Strategy, Strategy.id == Position.strategy_id)
+        .where(Strategy.user_id == user_id, _trades_on(account_id, is_default))
+    )
+    result, tied, is_spent = (await session.execute(statement)).one()
+    return Purse(result, tied, is_spent)
 
 
 async def positions(
@@ -43,3 +96,7 @@ async def holding(
 def _trades_on(account_id: UUID, is_default: bool) -> ColumnElement[bool]:
     trades_on = Strategy.exchange_account_id == account_id
     return or_(trades_on, Strategy.exchange_account_id.is_(None)) if is_default else trades_on
+
+
+def _sum(amounts: ColumnElement[Decimal]) -> ColumnElement[Decimal]:
+    return func.coalesce(func.sum(amounts), Decimal(0))

@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tradingbot.core.pagination import Cursor
-from tradingbot.exchanges.models import PAPER, ExchangeAccount, Mode
+from tradingbot.exchanges.models import PAPER, ExchangeAccount, Market, Mode
 from tradingbot.orders.models import Order
 from tradingbot.strategies.models import Strategy
 
@@ -44,6 +44,7 @@ async def find_default(session: AsyncSession, user_id: UUID) -> ExchangeAccount 
 async def insert_default(session: AsyncSession, user_id: UUID, name: str) -> None:
     """Stores a default account of this name, unless there is one or the name is taken."""
     values = {"user_id": user_id, "name": name, "exchange": PAPER, "mode": Mode.PAPER, "is_default": True}
+    values["market"] = Market.FUTURE
     await session.execute(insert(ExchangeAccount).values(values).on_conflict_do_nothing())
 
 

@@ -16,7 +16,7 @@ from tradingbot.core.pagination import Cursor, encode_cursor
 from tradingbot.core.settings import TradingSettings
 from tradingbot.exchanges import repository
 from tradingbot.exchanges.credentials import given_credentials, seal_credentials
-from tradingbot.exchanges.models import PAPER, ExchangeAccount, Mode
+from tradingbot.exchanges.models import PAPER, ExchangeAccount, Market, Mode
 from tradingbot.exchanges.schemas import PAPER_ONLY, AccountChanges, AccountIn, AccountOut, AccountPage
 
 _NAME_TAKEN = "You have an exchange account of this name."
@@ -40,13 +40,15 @@ def check_mode(account: ExchangeAccount, settings: TradingSettings) -> None:
 
 
 async def default_account(session: AsyncSession, user_id: UUID) -> ExchangeAccount:
-    """Gives the user's default account, making it if there is none: a paper one.
+    """Gives the user's default account, making it if there is none: a paper one, of futures.
 
-    Strategies without an account trade on it.
+    Strategies without an account trade on it: alerts are to work as they come, those that go short too.
     """
     for name in ("Paper", f"Paper {uuid4().hex[:8]}"):
         account = await repository.find_default(session, user_id)
         if account is not None:
+            # Earlier versions made it of spot, which meant nothing on paper: there were shorts on it.
+            account.market = Market.FUTURE
             return account
         await repository.insert_default(session, user_id, name)
     account = await repository.find_default(session, user_id)

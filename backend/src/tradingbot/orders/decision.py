@@ -230,6 +230,10 @@ class Decider:
         # What of a target is closed is known without its size; a plain sell is of it.
         needs_size = not is_exit(case.signal) and (against is None or case.signal.market_position is None)
         if case.strategy.sizing == Sizing.EQUITY_PERCENT and needs_size:
+            if price is not None and price > 0:
+                # The equity is to be at this price, too, where we add it up ourselves.
+                async with self._changing.transaction() as changes:
+                    await positions.mark(changes.session, case.strategy.id, symbol, price, case.now)
             equity = await ask(exchange.equity(symbol), timeout)
         held: Decimal | None = None
         if _has_one_position(account) and not only_closes:
@@ -257,7 +261,7 @@ class Decider:
         held = await positions.expected_quantity(session, strategy.id, signal.symbol)
         if market.is_known:
             await positions.note_min_quantity(session, strategy.id, signal.symbol, market.dust)
-        wanted = _wanted(strategy, signal, held, market, against)
+        wanted = _wanted(strategy, signal, held, market, against, account.costs)
         intent, against = wanted.intent, wanted.against
         if against is None:
             reason = _nothing_to_do(signal, held, wanted, market)
@@ -305,10 +309,15 @@ class Decider:
 
 
 def _wanted(
-    strategy: Strategy, signal: Signal, held: Decimal, market: Market, against: Objection | None
+    strategy: Strategy,
+    signal: Signal,
+    held: Decimal,
+    market: Market,
+    against: Objection | None,
+    costs: Decimal,
 ) -> Wanted:
     """Return what the signal asks for, and what speaks against opening it: nothing does against an exit."""
-    intent = desired_order(strategy, signal, held, market.price, market.equity, market.dust)
+    intent = desired_order(strategy, signal, held, market.price, market.equity, market.dust, costs)
     if isinstance(intent, RefusalReason):
         return Wanted(exit_of(signal, held), against or Objection(intent))
     if is_exit(signal) or (signal.reduce_only and against is not None and against.refusal is not None):

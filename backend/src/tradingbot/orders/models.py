@@ -5,7 +5,17 @@ from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint, desc, text
+from sqlalchemy import (
+    BindParameter,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    String,
+    UniqueConstraint,
+    bindparam,
+    desc,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tradingbot.core.amounts import AMOUNT
@@ -37,6 +47,10 @@ class OrderState(StrEnum):
 
 FINAL_STATES = (OrderState.FILLED, OrderState.CANCELLED, OrderState.REJECTED)
 OPEN_STATES = (OrderState.NEW, OrderState.SUBMITTED, OrderState.PARTIALLY_FILLED, OrderState.UNKNOWN)
+# Written into a statement, so that PostgreSQL sees that the index of open orders will do.
+OPEN_LITERALLY: BindParameter[tuple[OrderState, ...]] = bindparam(
+    "open_states", OPEN_STATES, expanding=True, literal_execute=True
+)
 
 
 class Order(Identified, Timestamped, Base):

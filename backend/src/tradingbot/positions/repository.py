@@ -6,18 +6,13 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BindParameter, bindparam, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tradingbot.core.symbols import in_market
-from tradingbot.orders.models import OPEN_STATES, Fill, Order, OrderState, Side
+from tradingbot.orders.models import OPEN_LITERALLY, Fill, Order, Side
 from tradingbot.positions.models import Position, PriceSource
-
-# Written into the statement, so that PostgreSQL sees that the index of open orders will do.
-_OPEN: BindParameter[tuple[OrderState, ...]] = bindparam(
-    "open_states", OPEN_STATES, expanding=True, literal_execute=True
-)
 
 
 async def lock_order(session: AsyncSession, order_id: UUID) -> Order:
@@ -117,6 +112,6 @@ async def pending_of_side(session: AsyncSession, strategy_id: UUID, symbol: str,
         Order.strategy_id == strategy_id,
         in_market(Order.symbol, symbol),
         Order.side == side,
-        Order.state.in_(_OPEN),
+        Order.state.in_(OPEN_LITERALLY),
     )
     return (await session.execute(statement)).scalar_one() or Decimal(0)

@@ -14,6 +14,9 @@ the next one makes good for a missed one.
 Sizes that depend on the price or the equity change from moment to moment: following them would trade a little
 with every repeated signal, so an entry is sized once. To follow pyramiding and partial exits use `alert`.
 
+A share of the equity pays for fee and slippage too, c of the value: with equity e, price p and h held the
+other way, which is closed first, x per cent are a quantity of (e - |h| p c) x / 100 / (p (1 + c)).
+
 What is less than the market's least order is dust, and counts as flat: there is no exit from it, and an entry
 that is sized once is sized as if it were not there.
 
@@ -53,21 +56,23 @@ def desired_order(
     price: Decimal | None,
     equity: Decimal | None,
     dust: Decimal = Decimal(0),
+    costs: Decimal = Decimal(0),
 ) -> OrderIntent | RefusalReason | None:
     """Gives the order that the signal asks for, None if there is nothing to do, or why it cannot be said.
 
     `position_quantity` is what is held and what open orders will still add; `equity` is in the quote asset.
-    What is held and less than `dust` cannot be got rid of.
+    What is held and less than `dust` cannot be got rid of. `costs` are what an order costs besides its value,
+    as a fraction of it.
     """
     if abs(position_quantity) < dust and (is_exit(signal) or _is_sized_once(strategy, signal)):
         position_quantity = Decimal(0)
     # The default context would round to 28 digits.
     with localcontext(ARITHMETIC):
         if signal.market_position is not None:
-            return _towards_target(strategy, signal, position_quantity, price, equity)
+            return _towards_target(strategy, signal, position_quantity, price, equity, costs)
         if signal.action == Action.CLOSE:
             return order_towards(Decimal(0), position_quantity)
-        quantity = _sized(strategy, signal.quantity, "quantity", price, equity)
+        quantity = _sized(strategy, signal.quantity, "quantity", price, equity, costs)
         if isinstance(quantity, RefusalReason):
             return quantity
         change = quantity if signal.action == Action.BUY else -quantity
@@ -122,7 +127,12 @@ def order_towards(target: Decimal, held: Decimal) -> OrderIntent | None:
 
 
 def _towards_target(
-    strategy: Strategy, signal: Signal, held: Decimal, price: Decimal | None, equity: Decimal | None
+    strategy: Strategy,
+    signal: Signal,
+    held: Decimal,
+    price: Decimal | None,
+    equity: Decimal | None,
+    costs: Decimal,
 ) -> OrderIntent | RefusalReason | None:
     if signal.market_position == MarketPosition.FLAT:
         return order_towards(Decimal(0), held)
@@ -133,7 +143,10 @@ def _towards_target(
     if size is not None and not is_long:
         # TradingView's `strategy.position_size` is negative when short, `strategy.market_position_size` not.
         size = abs(size)
-    quantity = _sized(strategy, size, "position_size", price, equity)
+    if equity is not None and price is not None:
+        # Of an entry: what is held is of the other direction, or nothing.
+        equity -= abs(held) * price * costs
+    quantity = _sized(strategy, size, "position_size", price, equity, costs)
     if isinstance(quantity, RefusalReason):
         return quantity
     return order_towards(quantity if is_long else -quantity, held)
@@ -144,7 +157,12 @@ def _is_sized_once(strategy: Strategy, signal: Signal) -> bool:
 
 
 def _sized(
-    strategy: Strategy, given: Decimal | None, field: str, price: Decimal | None, equity: Decimal | None
+    strategy: Strategy,
+    given: Decimal | None,
+    field: str,
+    price: Decimal | None,
+    equity: Decimal | None,
+    costs: Decimal,
 ) -> Decimal | RefusalReason:
     if strategy.sizing == Sizing.ALERT:
         if given is None:
@@ -164,7 +182,7 @@ def _sized(
             return RefusalReason(
                 Rule.NO_QUANTITY, "the equity in the symbol's quote asset is not known or not positive"
             )
-        value = equity * value / 100
+        value = equity * value / 100 / (1 + costs)
     # Down, so that the order is never worth more than was asked for.
     quantity = to_scale(value / price, ROUND_DOWN)
     if quantity == 0:
