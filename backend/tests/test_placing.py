@@ -381,6 +381,44 @@ async def test_an_exchange_just_opened_is_not_closed_while_the_one_before_it_is(
     await pool.close()
 
 
+async def test_an_exchange_that_does_not_answer_is_asked_by_one_at_a_time() -> None:
+    exchange = FakeExchange()
+    pool = ExchangePool(lambda _account: exchange, 1)
+
+    def account(**columns: str) -> ExchangeAccount:
+        values = {"exchange": "binance", "market": "spot", "mode": "live"} | columns
+        return ExchangeAccount(id=uuid4(), **values)
+
+    async with pool.of(account()), pool.of(account()):
+        pass
+    exchange.prices.append("not_sent")
+    async with pool.of(account()) as first:
+        with pytest.raises(NotSentError):
+            await first.price("BTCUSDT")
+        # Whose account it is does not matter, but where it is does.
+        with pytest.raises(NotSentError, match="does not answer others either"):
+            async with pool.of(account()):
+                pass
+        async with pool.of(account(mode="testnet")), pool.of(account(exchange="elsewhere")):
+            pass
+        # What it says from memory is no answer.
+        await first.limits("BTCUSDT")
+        with pytest.raises(NotSentError):
+            async with pool.of(account()):
+                pass
+        await first.price("BTCUSDT")
+        async with pool.of(account()):
+            pass
+    exchange.prices.append("not_sent")
+    async with pool.of(account()) as alone:
+        with pytest.raises(NotSentError):
+            await alone.price("BTCUSDT")
+    # One who comes when nobody asks is the one who does.
+    async with pool.of(account()) as next_one:
+        await next_one.price("BTCUSDT")
+    await pool.close()
+
+
 async def test_an_exchange_that_does_not_close_is_left(
     desk: Desk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

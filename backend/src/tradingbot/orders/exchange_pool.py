@@ -1,6 +1,11 @@
-"""The exchanges that a worker speaks to: opened when first needed, one for each account."""
+"""The exchanges that a worker speaks to: opened when first needed, one for each account.
+
+An exchange that does not answer holds up each question for as long as it may take, and there are a few loops
+for all accounts. So while it does not answer one at a time asks it, and all others are told so at once.
+"""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -10,7 +15,7 @@ import structlog
 
 from tradingbot.core.errors import UnavailableError
 from tradingbot.exchanges.base import Exchange, ExchangeError, NotSentError
-from tradingbot.exchanges.measured import MeasuredExchange
+from tradingbot.exchanges.measured import MeasuredExchange, Venue
 from tradingbot.exchanges.models import ExchangeAccount
 
 log = structlog.stdlib.get_logger("tradingbot.exchanges")
@@ -19,12 +24,17 @@ Opener = Callable[[ExchangeAccount], Exchange]
 ResultT = TypeVar("ResultT")
 
 
+# Until one who was told that an exchange does not answer tries again.
+_WHILE_DOWN = 1.0
+
+
 class _Open:
     """An exchange, and how many use it now."""
 
-    def __init__(self, exchange: Exchange, fingerprint: Hashable) -> None:
+    def __init__(self, exchange: Exchange, fingerprint: Hashable, venue: Venue) -> None:
         self.exchange = exchange
         self.fingerprint = fingerprint
+        self.venue = venue
         self.users = 0
 
 
@@ -35,6 +45,7 @@ class ExchangePool:
         self._opener = opener
         self._open: dict[UUID, _Open] = {}
         self._retired: list[_Open] = []
+        self._venues: dict[tuple[str, str, str], Venue] = defaultdict(Venue)
         # Seconds after which we do not wait for an answer any more, whatever the exchange's own limit does.
         self.timeout = timeout
 
@@ -44,15 +55,22 @@ class ExchangePool:
 
         Raises:
             CredentialsError, EnvelopeError: it cannot be opened.
+            NotSentError: the exchange does not answer, and somebody else asks it just now.
         """
         opened, idle = self._take(account)
+        venue = opened.venue
+        is_asked = venue.is_down and venue.users > 0
         # Counted before anybody else may run: one that looks unused is closed.
         opened.users += 1
+        venue.users += 1
         try:
             if idle is not None:
                 await _close(idle.exchange)
+            if is_asked:
+                raise NotSentError("it does not answer others either", _WHILE_DOWN)
             yield opened.exchange
         finally:
+            venue.users -= 1
             opened.users -= 1
             if opened.users == 0 and opened in self._retired:
                 self._retired.remove(opened)
@@ -71,7 +89,9 @@ class ExchangePool:
         before = self._open.get(account.id)
         if before is not None and before.fingerprint == fingerprint:
             return before, None
-        fresh = _Open(MeasuredExchange(self._opener(account), account.exchange), fingerprint)
+        venue = self._venues[account.exchange, account.market, account.mode]
+        measured = MeasuredExchange(self._opener(account), account.exchange, venue)
+        fresh = _Open(measured, fingerprint, venue)
         self._open[account.id] = fresh
         if before is not None and before.users:
             self._retired.append(before)
