@@ -331,6 +331,51 @@ async def test_an_exit_is_not_lost_to_a_newer_entry_that_is_refused(desk: Desk, 
     assert await desk.held(strategy) == 0
 
 
+@pytest.mark.parametrize("late", ["flat", "short", "long"])
+async def test_a_target_that_was_sent_earlier_overrides_no_later_one(
+    desk: Desk, bench: Bench, late: str
+) -> None:
+    strategy, now = await desk.strategy(), await desk.now()
+    sized: dict[str, Any] = {"quantity": None, "position_size": Decimal("0.01")}
+
+    async def target(word: str, ago: float, **columns: Any) -> SignalStatus:
+        sent_at = now - timedelta(seconds=ago)
+        signal_id = await desk.queue(
+            strategy, None, market_position=word, sent_at=sent_at, **sized, **columns
+        )
+        await bench.work()
+        return SignalStatus((await desk.signal(signal_id)).status)
+
+    assert await target("long", 10) == SignalStatus.ORDERED
+    assert await target(late, 20) == SignalStatus.NOTHING_TO_DO
+    assert await desk.held(strategy) == Decimal("0.01")
+    # In another market, or sent at the same second or later, it counts.
+    assert await target("long", 20, symbol="ETHUSDT") == SignalStatus.ORDERED
+    assert await target("flat", 10) == SignalStatus.ORDERED
+    assert await desk.held(strategy) == 0
+
+
+async def test_an_exit_is_not_too_late_for_a_later_entry_that_was_refused(desk: Desk, bench: Bench) -> None:
+    strategy, now = await desk.strategy(max_position=Decimal("0.01")), await desk.now()
+    sized: dict[str, Any] = {"quantity": None}
+    await desk.queue(strategy, "buy", quantity=Decimal("0.01"))
+    await bench.work()
+    later = await desk.queue(
+        strategy,
+        None,
+        market_position="long",
+        position_size=Decimal(9),
+        sent_at=now - timedelta(seconds=5),
+        **sized,
+    )
+    await bench.work()
+    assert (await desk.signal(later)).status == SignalStatus.REFUSED
+    earlier = now - timedelta(seconds=10)
+    exit_id = await desk.queue(strategy, None, market_position="flat", sent_at=earlier, **sized)
+    await bench.work()
+    assert (await desk.signal(exit_id)).status == SignalStatus.ORDERED
+
+
 async def test_a_target_that_is_reached_asks_for_nothing(desk: Desk, bench: Bench) -> None:
     strategy = await desk.strategy()
     for _ in range(2):

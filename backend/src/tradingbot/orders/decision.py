@@ -158,10 +158,10 @@ class Decider:
             if never is not None:
                 await refuse(changes, case.signal, refusal or never)
                 return None
-            if is_exit(case.signal) and not await _holds(changes, case.signal):
-                # Where nothing is held no exchange is asked, and no other transaction made.
-                reason = _reached(Decimal(0), case.signal)
-                await _conclude_without_order(changes, case.signal, SignalStatus.NOTHING_TO_DO, reason)
+            done = await _done_already(changes, case.signal)
+            if done is not None:
+                # No exchange is asked, and no other transaction made.
+                await _conclude_without_order(changes, case.signal, SignalStatus.NOTHING_TO_DO, done)
                 return None
             against = None if refusal is None else Objection(refusal)
             if against is None and await self._is_superseded(changes, case.signal, row.id):
@@ -447,6 +447,17 @@ def _has_one_position(account: ExchangeAccount) -> bool:
 async def _holds(changes: Changes, signal: Signal) -> bool:
     """Return whether the strategy holds anything in the signal's market, or has open orders in it."""
     return any(await repository.exposure(changes.session, signal.strategy_id, signal.symbol))
+
+
+async def _done_already(changes: Changes, signal: Signal) -> str | None:
+    """Return why a signal asks for nothing any more, as far as that is known without its exchange."""
+    sent_at = None if signal.market_position is None else signal.sent_at
+    if sent_at is not None and await repository.has_decided_newer_target(changes.session, signal, sent_at):
+        # It was overtaken on its way to us: the later one is what the chart says now.
+        return "a target position that was sent later is done already"
+    if is_exit(signal) and not await _holds(changes, signal):
+        return _reached(Decimal(0), signal)
+    return None
 
 
 async def _account(changes: Changes, strategy: Strategy) -> ExchangeAccount:

@@ -99,6 +99,22 @@ async def has_newer_target(
     return (await session.execute(_newer_targets(signal, row_id, *conditions))).first() is not None
 
 
+async def has_decided_newer_target(session: AsyncSession, signal: Signal, sent_at: datetime) -> bool:
+    """Return whether a target that was sent later than the signal, at `sent_at`, is done already."""
+    statement = select(Signal.id).where(
+        # The index by time begins with the user, and what was sent later was received later.
+        Signal.user_id == signal.user_id,
+        Signal.received_at > sent_at,
+        Signal.strategy_id == signal.strategy_id,
+        Signal.sent_at > sent_at,
+        Signal.status.in_((SignalStatus.ORDERED, SignalStatus.NOTHING_TO_DO)),
+        Signal.market_position.is_not(None),
+        or_(~Signal.reduce_only, Signal.market_position == MarketPosition.FLAT),
+        in_market(Signal.symbol, signal.symbol),
+    )
+    return (await session.execute(statement.limit(1))).first() is not None
+
+
 def _newer_targets(signal: Signal, row_id: int, *conditions: ColumnElement[bool]) -> Select[Any]:
     # Plain buys and sells are no targets: behind a flood of them a whole queue would be read for each.
     behind = (
