@@ -11,9 +11,10 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import given
 from hypothesis import strategies as given_by
+from pydantic import SecretStr
 from sqlalchemy import update
 
-from tests.conftest import ENCRYPTION_KEY
+from tests.conftest import ENCRYPTION_KEY, MakeDatabase
 from tests.desk import Desk, open_desk, working_here
 from tests.stub_exchange import Fault, StubExchange
 from tradingbot.core.amounts import SCALE
@@ -24,6 +25,7 @@ from tradingbot.exchanges.base import Exchange, MarketLimits, NotSentError, Orde
 from tradingbot.exchanges.factory import open_exchange
 from tradingbot.exchanges.models import ExchangeAccount, Market, Mode
 from tradingbot.exchanges.paper import fee, fill_price
+from tradingbot.migrations.runner import MigrationSettings, migrate
 from tradingbot.orders.models import Order, OrderState, Side
 from tradingbot.positions import service as positions
 from tradingbot.positions.models import Position
@@ -282,7 +284,9 @@ async def test_with_live_prices_a_fee_is_taken_from_what_is_bought_on_spot(
         sold = await till.trade("sell", "0.499")
         assert (sold.quantity, sold.fee, sold.fee_asset) == (D("0.499"), D("24.95"), None)
         # Of a short that was there before spot had none.
-        assert (await till.place("buy", "0.01", reduce_only=True)).quantity == D("0.01")
+        other = await till.beside()
+        await put_position(desk, other.strategy_id, symbol="BTCUSDT", quantity=D("-0.01"))
+        assert (await other.place("buy", "0.01", reduce_only=True)).quantity == D("0.01")
         await till.exchange.close()
 
 
@@ -356,6 +360,54 @@ async def test_an_exit_needs_no_money(desk: Desk, settings: Settings) -> None:
     await till.trade("sell", "1000000", price=D(50000))
     await other.trade("buy", "7", price=D(50000), reduce_only=True)
     assert await till.exchange.holding("BTCUSDT") == 0
+
+
+async def test_no_exit_goes_through_zero(desk: Desk, settings: Settings) -> None:
+    till = await open_till(desk, settings)
+    await till.trade("buy", "2")
+    assert "3 BTCUSDT is more than is held, 2" in await till.refused("sell", "3", reduce_only=True)
+    assert "more than is held" in await till.refused("buy", "1", reduce_only=True)
+
+
+async def test_what_is_held_counts_at_the_price_of_the_moment(desk: Desk, settings: Settings) -> None:
+    """Of the same market, whoever holds it: what another one was last told of is old by now."""
+    till = await open_till(desk, settings)
+    await till.trade("sell", "4")
+    other = await till.beside()
+    # The short is worth 800 now, and the equity 600.
+    assert "and 0 is free" in await other.refused("buy", "1", price=D(200))
+    assert (await other.trade("buy", "5", price=D(100))).quantity == 5
+
+
+async def test_a_turn_that_is_not_booked_yet_ties_what_it_will_hold(desk: Desk, settings: Settings) -> None:
+    till = await open_till(desk, settings)
+    await till.trade("buy", "4")
+    turned = await till.place("sell", "8")
+    other = await till.beside()
+    assert "and 600 is free" in await other.refused("buy", "7")
+    await till.book(turned)
+    assert "and 600 is free" in await other.refused("buy", "7")
+
+
+async def test_what_is_held_of_a_market_that_is_gone_gets_out_at_live_prices(
+    desk: Desk, settings: Settings
+) -> None:
+    async with StubExchange() as stub:
+        settings = settings.model_copy(update={"exchange_base_url": stub.url})
+        till = await open_till(desk, settings, **LIVE)
+        await put_position(desk, till.strategy_id, symbol="GONEUSDT", quantity=D(3))
+        sold = await till.place("sell", "3", symbol="GONEUSDT", reduce_only=True, price=D(7))
+        assert (sold.quantity, sold.price) == (D(3), D(7))
+        assert "has no live price" in await till.refused("buy", "3", symbol="GONEUSDT", price=D(7))
+        await till.exchange.close()
+
+
+@pytest.mark.parametrize(
+    ("columns", "costs"), [({}, "0"), ({"live_price": True}, "0.002"), ({"mode": "live"}, "0.002")]
+)
+def test_an_order_by_equity_leaves_room_for_a_price_that_moves(columns: dict[str, Any], costs: str) -> None:
+    values = {"mode": "paper", "live_price": False, "fee_rate": D(0), "slippage_rate": D(0)}
+    assert ExchangeAccount(**values | columns).costs == D(costs)
 
 
 async def test_of_two_who_spend_the_same_money_at_once_one_does(desk: Desk, settings: Settings) -> None:
@@ -456,6 +508,21 @@ async def test_the_default_account_takes_shorts_also_one_of_an_earlier_version(
             assert await trader.held(strategy) == -1
             (account,) = await trader.all(ExchangeAccount)
             assert (account.market, account.is_default) == ("future", True)
+
+
+async def test_a_strategy_that_names_the_default_account_of_an_earlier_version_goes_short(
+    settings: Settings, make_database: MakeDatabase
+) -> None:
+    url = await asyncio.to_thread(make_database)
+    migrating = MigrationSettings.model_validate({"database_url": url})
+    await migrate(migrating, "0009")
+    settings = settings.model_copy(update={"database_url": SecretStr(url)})
+    async with open_desk(settings, "old@mail.test") as desk:
+        strategy = await desk.strategy(await desk.account(**PAPER, is_default=True))
+        await migrate(migrating)
+        async with working_here(settings):
+            await say(desk, strategy, "short", size="1")
+        assert await desk.held(strategy) == -1
 
 
 @pytest.mark.parametrize(

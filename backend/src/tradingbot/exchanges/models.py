@@ -11,6 +11,8 @@ from tradingbot.core.amounts import AMOUNT
 from tradingbot.core.models import Base, Identified, Timestamped
 
 PAPER = "paper"
+# By so much of it a price may have moved from when an order is decided on until it is filled.
+_DRIFT = Decimal("0.002")
 
 
 class Mode(StrEnum):
@@ -70,8 +72,9 @@ class ExchangeAccount(Identified, Timestamped, Base):
 
     @property
     def costs(self) -> Decimal:
-        """What an order costs besides its value, as a fraction of it: fee and slippage."""
-        return (1 + self.fee_rate) * (1 + self.slippage_rate) - 1
+        """What an order may cost besides its value, a fraction of it: fee, slippage, a price that moves."""
+        drift = _DRIFT if self.mode != Mode.PAPER or self.live_price else Decimal(0)
+        return (1 + self.fee_rate) * (1 + self.slippage_rate) * (1 + drift) - 1
 
     @property
     def has_credentials(self) -> bool:

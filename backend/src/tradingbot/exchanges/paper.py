@@ -33,7 +33,14 @@ from tradingbot.core.database import Database
 from tradingbot.core.models import utc_now
 from tradingbot.core.symbols import market_of
 from tradingbot.exchanges import paper_repository
-from tradingbot.exchanges.base import MarketLimits, OrderReport, OrderRequest, RejectedError, Trade
+from tradingbot.exchanges.base import (
+    MarketLimits,
+    OrderReport,
+    OrderRequest,
+    RejectedError,
+    Trade,
+    UnknownSymbolError,
+)
 from tradingbot.exchanges.models import ExchangeAccount, Market
 from tradingbot.orders.models import FINAL_STATES, Order, OrderState, Side
 from tradingbot.positions import service as positions
@@ -182,6 +189,9 @@ class PaperExchange:
 
     async def _price_for(self, order: OrderRequest) -> Decimal:
         price = order.price if self._live is None else await self._live.price(order.symbol)
+        if price is None and order.reduce_only:
+            # The market is gone. An exit gets out, at the last price that is known.
+            price = order.price
         if price is None or price <= 0:
             source = (
                 "the alert has no price" if self._live is None else "the exchange has no live price of it"
@@ -198,8 +208,13 @@ class PaperExchange:
         """
         account, quantity, base = self._account, order.quantity, None
         if self._live is not None:
-            quantity, base = await self._live.sendable(order)
-            least = (await self._live.limits(order.symbol)).min_exit(order.price)
+            try:
+                quantity, base = await self._live.sendable(order)
+                least = (await self._live.limits(order.symbol)).min_exit(order.price)
+            except UnknownSymbolError:
+                if not order.reduce_only:
+                    raise
+                least = Decimal(0)
             if order.reduce_only and quantity < least:
                 raise RejectedError(f"NOTIONAL: {plain(quantity)} {order.symbol} is less than {plain(least)}")
         paid = fee(quantity, price, account.fee_rate)
@@ -217,17 +232,21 @@ class PaperExchange:
             RejectedError: it does, or it sells on spot what is not held.
         """
         account = self._account
-        if order.reduce_only:
-            return
         held = await positions.held_quantity(session, order.strategy_id, order.symbol)
         is_against = held != 0 and (held > 0) == (order.side == Side.SELL)
         closed = min(abs(held), trade.quantity) if is_against else Decimal(0)
-        if account.market == Market.SPOT and order.side == Side.SELL and closed < trade.quantity:
-            raise RejectedError(
-                f"{plain(trade.quantity)} {order.symbol} is more than is held, {plain(max(held, Decimal(0)))}"
-            )
+        is_sale_on_spot = account.market == Market.SPOT and order.side == Side.SELL
+        if (order.reduce_only or is_sale_on_spot) and closed < trade.quantity:
+            raise RejectedError(f"{plain(trade.quantity)} {order.symbol} is more than is held, {plain(held)}")
+        if order.reduce_only:
+            return
         purse = await paper_repository.purse(
-            session, account.user_id, account.id, is_default=account.is_default
+            session,
+            account.user_id,
+            account.id,
+            is_default=account.is_default,
+            symbol=order.symbol,
+            price=trade.price,
         )
         with localcontext(ARITHMETIC):
             cost = (trade.quantity - 2 * closed) * trade.price + trade.fee
@@ -235,8 +254,11 @@ class PaperExchange:
                 account.starting_equity + purse.result - purse.tied - purse.spent * (_ONE + account.fee_rate)
             )
             # Rounding of prices and fees is nobody's loss.
-            cost, free = cost.quantize(_PLACES, ROUND_FLOOR), free.quantize(_PLACES, ROUND_CEILING)
-        if cost > max(free, Decimal(0)):
+            cost, free = (
+                cost.quantize(_PLACES, ROUND_FLOOR),
+                max(free, Decimal(0)).quantize(_PLACES, ROUND_CEILING),
+            )
+        if cost > free:
             raise RejectedError(
                 f"{plain(trade.quantity)} {order.symbol} would cost {plain(cost)} with its fee,"
                 f" and {plain(free)} is free on the paper account"

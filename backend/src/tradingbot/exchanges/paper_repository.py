@@ -5,12 +5,13 @@ from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import ColumnElement, and_, case, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
-from tradingbot.core.symbols import in_market
+from tradingbot.core.symbols import in_market, market_in
 from tradingbot.exchanges.models import ExchangeAccount
-from tradingbot.orders.models import OPEN_LITERALLY, Order
+from tradingbot.orders.models import OPEN_LITERALLY, Order, Side
 from tradingbot.positions.models import Position
 from tradingbot.strategies.models import Strategy
 
@@ -43,19 +44,43 @@ async def order(
     return (await session.execute(statement)).scalar_one_or_none()
 
 
-async def purse(session: AsyncSession, user_id: UUID, account_id: UUID, *, is_default: bool) -> Purse:
-    """Return what became of the account's money. One statement sees each fill once: booked, or not yet."""
-    spent = select(_sum(Order.quantity * Order.average_price)).where(
-        Order.exchange_account_id == account_id,
-        Order.state.in_(OPEN_LITERALLY),
-        Order.filled_quantity == 0,
-        ~Order.reduce_only,
+async def purse(
+    session: AsyncSession,
+    user_id: UUID,
+    account_id: UUID,
+    *,
+    is_default: bool,
+    symbol: str = "",
+    price: Decimal = Decimal(0),
+) -> Purse:
+    """Return what became of the account's money. One statement sees each fill once: booked, or not yet.
+
+    What is held in the market of `symbol`, if that is given, is worth `price`.
+    """
+    held = aliased(Position)
+    is_against = func.sign(held.quantity) == case((Order.side == Side.SELL, 1), else_=-1)
+    # What of it closes is no longer tied.
+    freed = case((is_against, 2 * func.least(func.abs(held.quantity), Order.quantity)), else_=0)
+    spent = (
+        select(_sum((Order.quantity - freed) * Order.average_price))
+        .outerjoin(
+            held,
+            and_(held.strategy_id == Order.strategy_id, market_in(held.symbol) == market_in(Order.symbol)),
+        )
+        .where(
+            Order.exchange_account_id == account_id,
+            Order.state.in_(OPEN_LITERALLY),
+            Order.filled_quantity == 0,
+            Order.average_price.is_not(None),
+            ~Order.reduce_only,
+        )
     )
-    unrealised = Position.quantity * (Position.last_price - Position.average_price)
+    last_price = case((in_market(Position.symbol, symbol), price), else_=Position.last_price)
+    unrealised = Position.quantity * (last_price - Position.average_price)
     statement = (
         select(
             _sum(Position.realised_pnl - Position.fees + unrealised),
-            _sum(func.abs(Position.quantity) * Position.last_price),
+            _sum(func.abs(Position.quantity) * last_price),
             spent.scalar_subquery(),
         )
         .join(Strategy, Strategy.id == Position.strategy_id)

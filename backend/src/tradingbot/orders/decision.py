@@ -230,7 +230,7 @@ class Decider:
         # What of a target is closed is known without its size; a plain sell is of it.
         needs_size = not is_exit(case.signal) and (against is None or case.signal.market_position is None)
         if case.strategy.sizing == Sizing.EQUITY_PERCENT and needs_size:
-            if price is not None and price > 0:
+            if price is not None and price > 0 and account.mode == Mode.PAPER:
                 # The equity is to be at this price, too, where we add it up ourselves.
                 async with self._changing.transaction() as changes:
                     await positions.mark(changes.session, case.strategy.id, symbol, price, case.now)
