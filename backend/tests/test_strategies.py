@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import Account, make_account
+from tests.desk import open_desk
 from tests.forked import run
 from tests.test_webhooks import assert_problem
 from tradingbot.core.settings import Settings
 from tradingbot.core.symbols import market_of
-from tradingbot.strategies.symbols import allows, without_repetition
+from tradingbot.strategies.symbols import allows, overlap, without_repetition
 
 URL = "/api/v1/strategies"
 ALERT = {"symbol": "BTCUSDT", "action": "buy"}
@@ -363,6 +364,59 @@ def test_allowed_symbols() -> None:
         assert allows(["BTCUSDT"], spelling)
         assert allows([spelling], "BTCUSDT")
     assert not allows(["BTCUSDT"], "BTCUSDC")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "market"),
+    [
+        ([], [], "any market"),
+        (["BTCUSDT"], [], "BTCUSDT"),
+        ([], ["ETHUSDT"], "ETHUSDT"),
+        (["ETHUSDT", "BTCUSDT.P"], ["BINANCE:BTCUSDT"], "BTCUSDT"),
+        (["ETHUSDT"], ["BTCUSDT"], None),
+    ],
+)
+def test_markets_that_two_strategies_share(one: list[str], other: list[str], market: str | None) -> None:
+    assert overlap(one, other) == market
+
+
+async def test_a_futures_market_of_an_account_has_one_strategy(
+    client: httpx.AsyncClient, account: Account, settings: Settings
+) -> None:
+    async with open_desk(settings, account.email) as desk:
+        futures = str(await desk.account(market="future", mode="demo"))
+        others = [
+            str(await desk.account(**columns))
+            for columns in ({}, {"market": "future", "mode": "paper"}, {"market": "future", "mode": "demo"})
+        ]
+
+    async def made(name: str, account_id: str, *symbols: str, **more: Any) -> httpx.Response:
+        body = {"name": name, "exchange_account_id": account_id, "symbols": symbols, **more}
+        return await client.post(URL, json=body, headers=account.headers)
+
+    assert (await made("one", futures, "BTCUSDT")).status_code == 201
+    for symbols in ((), ("BINANCE:BTCUSDT.P", "ETHUSDT")):
+        refused = await made("two", futures, *symbols)
+        assert_problem(refused, 409)
+        assert "Strategy one trades BTCUSDT on this futures account" in refused.text
+    # One that is off, another market, and accounts of other kinds.
+    off = await made("off", futures, "BTCUSDT", is_active=False)
+    two = await made("two", futures, "ETHUSDT")
+    assert {off.status_code, two.status_code} == {201}
+    for number, other in enumerate(others):
+        for name in ("a", "b"):
+            expected = 409 if number == 2 and name == "b" else 201
+            assert (await made(f"{name}{number}", other, "BTCUSDT")).status_code == expected
+
+    async def changed(answer: httpx.Response, **body: Any) -> int:
+        path = f"{URL}/{answer.json()['id']}"
+        return (await client.patch(path, json=body, headers=account.headers)).status_code
+
+    assert await changed(off, name="still off") == 200
+    assert await changed(off, is_active=True) == 409
+    assert await changed(two, symbols=["BTCUSDT"]) == 409
+    assert await changed(two, symbols=["ETHUSDT", "XRPUSDT"]) == 200
+    assert await changed(off, symbols=["LTCUSDT"], is_active=True) == 200
 
 
 async def test_an_account_that_is_deleted_while_a_strategy_is_made_for_it(

@@ -270,11 +270,9 @@ class Decider:
                 return None
             refusal = None
             if not intent.reduce_only and account.mode != Mode.PAPER:
-                refusal = await _taken(changes, account, signal)
-                differs = None if refusal else await _differs(changes, account, signal, market)
-                if differs is not None and not self._is_there_again(row):
-                    return Later(differs.reason, _WAIT_FOR_ORDER)
-                refusal = refusal or differs
+                refusal = await _differs(changes, account, signal, market)
+                if refusal is not None and not self._is_there_again(row):
+                    return Later(refusal.reason, _WAIT_FOR_ORDER)
             refusal = refusal or await self._objection(changes, case, intent, market)
             if refusal is None:
                 return await _order(changes, signal, account, intent, market.price, wanted.note)
@@ -404,7 +402,8 @@ async def _differs(
     """Refuse to open something where the account holds something else than its strategies think."""
     session, name = changes.session, market_of(signal.symbol)
     asset, theirs = name, market.theirs
-    if theirs is None:
+    if theirs is None or await repository.is_shared(session, account.id, signal.strategy_id, name):
+        # What others are just trading there may be in what was seen, and not in the book.
         holding = await holdings.find(session, account.id, name)
         if holding is None or holding.differs_since is None:
             return None
@@ -417,25 +416,6 @@ async def _differs(
     return RefusalReason(
         Rule.SYMBOL,
         f"{words}: trade the difference back, or put the book right with `tradingbot position`",
-    )
-
-
-async def _taken(changes: Changes, account: ExchangeAccount, signal: Signal) -> RefusalReason | None:
-    """Refuse to open something in a futures market that another strategy of the account is in.
-
-    The exchange has one position there for both: what one of them closes may have been opened by the other,
-    and a close of what is not there any more it refuses for ever (-2022 at Binance).
-    """
-    if not _has_one_position(account):
-        return None
-    await repository.lock_market(changes.session, account.id, signal.symbol)
-    other = await repository.other_in_market(changes.session, account.id, signal.strategy_id, signal.symbol)
-    if other is None:
-        return None
-    return RefusalReason(
-        Rule.SYMBOL,
-        f"strategy {other} is in {market_of(signal.symbol)} on the same futures account, which has one"
-        " position for both: give each its own account",
     )
 
 

@@ -364,26 +364,18 @@ async def exposure(session: AsyncSession, strategy_id: UUID, symbol: str) -> tup
     return quantity or Decimal(0), has_orders
 
 
-async def lock_market(session: AsyncSession, account_id: UUID, symbol: str) -> None:
-    """Let nobody else decide on this market of this account until the transaction ends."""
-    name = f"market:{account_id}:{market_of(symbol)}"
-    await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
-
-
-async def other_in_market(
-    session: AsyncSession, account_id: UUID, strategy_id: UUID, symbol: str
-) -> str | None:
-    """Return the name of another strategy of the account that holds something there, or has open orders."""
+async def is_shared(session: AsyncSession, account_id: UUID, strategy_id: UUID, symbol: str) -> bool:
+    """Return whether another strategy of the account holds something in the market, or has open orders."""
     holds = exists().where(
         Position.strategy_id == Strategy.id, in_market(Position.symbol, symbol), ~Position.is_flat
     )
     has_orders = exists().where(
         Order.strategy_id == Strategy.id, in_market(Order.symbol, symbol), Order.state.in_(OPEN_STATES)
     )
-    statement = select(Strategy.name).where(
+    statement = select(Strategy.id).where(
         Strategy.exchange_account_id == account_id, Strategy.id != strategy_id, or_(holds, has_orders)
     )
-    return (await session.execute(statement.limit(1))).scalar_one_or_none()
+    return (await session.execute(statement.limit(1))).first() is not None
 
 
 async def accounts_to_reconcile(session: AsyncSession, seconds: float) -> Sequence[ExchangeAccount]:

@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, delete, exists, func, or_, select, tuple_,
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tradingbot.core.pagination import Cursor
-from tradingbot.exchanges.models import ExchangeAccount
+from tradingbot.exchanges.models import ExchangeAccount, Market, Mode
 from tradingbot.orders.models import OPEN_STATES, Order
 from tradingbot.outbox.models import OutboxRow
 from tradingbot.positions.models import Position
@@ -51,6 +51,26 @@ async def keep_account(session: AsyncSession, user_id: UUID, account_id: UUID) -
     )
     statement = statement.with_for_update(read=True, key_share=True)
     return (await session.execute(statement)).scalar_one_or_none() is not None
+
+
+async def neighbours_on_futures(
+    session: AsyncSession, account_id: UUID, strategy_id: UUID | None
+) -> Sequence[Strategy]:
+    """Return the other active strategies of a real futures account; of any other account none.
+
+    Nobody else asks until the transaction ends.
+    """
+    account = select(ExchangeAccount.id).where(
+        ExchangeAccount.id == account_id,
+        ExchangeAccount.market == Market.FUTURE,
+        ExchangeAccount.mode != Mode.PAPER,
+    )
+    if (await session.execute(account.with_for_update(key_share=True))).first() is None:
+        return []
+    statement = select(Strategy).where(Strategy.exchange_account_id == account_id, Strategy.is_active)
+    if strategy_id is not None:
+        statement = statement.where(Strategy.id != strategy_id)
+    return (await session.execute(statement.order_by(Strategy.created_at))).scalars().all()
 
 
 async def has_order(session: AsyncSession, strategy_id: UUID) -> bool:

@@ -1,6 +1,7 @@
 """Strategies: making, changing and deleting them, their webhook tokens and secrets."""
 
 import secrets
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from uuid import UUID
 
@@ -18,8 +19,11 @@ from tradingbot.positions.schemas import PositionOut
 from tradingbot.strategies import repository
 from tradingbot.strategies.models import Strategy
 from tradingbot.strategies.schemas import StrategyChanges, StrategyIn, StrategyOut, StrategyPage
+from tradingbot.strategies.symbols import overlap
 
 _SECRET_BYTES = 24
+# What says which markets of which account a strategy trades in.
+_WHERE = ("exchange_account_id", "symbols", "is_active")
 
 
 def webhook_url(settings: ServerSettings, token: str) -> str:
@@ -33,10 +37,12 @@ async def make(
     """Stores a new strategy; its webhook token is given back here and never again.
 
     Raises:
-        ConflictError: the user has one of this name.
+        ConflictError: the user has one of this name, or another one is in its markets on a futures account.
         UnprocessableError: the exchange account is not the user's.
     """
     await _require_account(session, user_id, given.exchange_account_id)
+    if given.is_active:
+        await _require_own_markets(session, given.exchange_account_id, given.symbols)
     token = new_token(TokenKind.WEBHOOK)
     strategy = Strategy(
         user_id=user_id, webhook_token_hash=hash_token(token, secret_key), **given.model_dump()
@@ -75,7 +81,8 @@ async def change(session: AsyncSession, strategy: Strategy, given: StrategyChang
     """Changes what is named.
 
     Raises:
-        ConflictError: the name is taken, or the account is to change under a position or an open order.
+        ConflictError: the name is taken, the account is to change under a position or an open order, or
+            another strategy is in its markets on a futures account.
         UnprocessableError: the strategy would not be valid, or the exchange account is not the user's.
     """
     changes = given.named()
@@ -94,6 +101,9 @@ async def change(session: AsyncSession, strategy: Strategy, given: StrategyChang
         for position in await repository.drop_dust(session, strategy.id):
             shown = PositionOut.of(position).model_dump(mode="json")
             await record(session, strategy.user_id, EventType.POSITION, shown)
+    after = current | changes
+    if after["is_active"] and any(after[name] != current[name] for name in _WHERE):
+        await _require_own_markets(session, account_id, after["symbols"], strategy.id)
     with _unique_name(given.name):
         for name, value in changes.items():
             setattr(strategy, name, value)
@@ -137,6 +147,25 @@ async def remove(session: AsyncSession, user_id: UUID, strategy_id: UUID) -> Non
             "Signals of the strategy are still to be worked on; switch it off, and try again."
         )
     await repository.remove(session, strategy_id)
+
+
+async def _require_own_markets(
+    session: AsyncSession, account_id: UUID | None, symbols: Sequence[str], strategy_id: UUID | None = None
+) -> None:
+    """Refuse two strategies in one market of a futures account.
+
+    The exchange has one position there for both: what one of them closes may have been opened by the other,
+    and a close of what is not there any more it refuses for ever (-2022 at Binance).
+    """
+    if account_id is None:
+        return
+    for other in await repository.neighbours_on_futures(session, account_id, strategy_id):
+        market = overlap(symbols, other.symbols)
+        if market is not None:
+            raise ConflictError(
+                f"Strategy {other.name} trades {market} on this futures account, which has one position in a"
+                " market for all: give each strategy its own account, or symbols that the other one has not."
+            )
 
 
 async def _require_account(session: AsyncSession, user_id: UUID, account_id: UUID | None) -> None:

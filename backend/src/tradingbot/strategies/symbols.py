@@ -11,6 +11,14 @@ def allows(symbols: Iterable[str], symbol: str) -> bool:
     return not markets or market_of(symbol) in markets
 
 
+def overlap(one: Iterable[str], other: Iterable[str]) -> str | None:
+    """Return a market that is in both, in words; None if there is none. No symbols mean any market."""
+    first, second = ({market_of(name) for name in names} for names in (one, other))
+    if first and second:
+        return min(first & second, default=None)
+    return min(first | second, default="any market")
+
+
 def without_repetition(symbols: Iterable[str]) -> list[str]:
     """Return the first spelling of each market."""
     first: dict[str, str] = {}
