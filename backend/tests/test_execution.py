@@ -192,10 +192,10 @@ async def test_all_of_the_equity_of_a_spot_account_is_what_its_money_buys(
             await desk.queue(strategy, None, symbol="BNBUSDT", market_position="long", quantity=None)
             await desk.until_idle()
     bought, refused = await desk.orders()
-    # 1000 / 1.001 / 50000, down to the step.
-    assert (bought.state, bought.filled_quantity) == (OrderState.FILLED, Decimal("0.01998"))
-    # 0.01998 BTC and 0.4 ETH are 1999, and of 1000 there is 0.001 left: 1999.001 / 1.001 / 600.
-    assert refused.quantity == Decimal("3.328339993339993339")
+    # 1000 / 1.001 / 1.002 / 50000, down to the step.
+    assert (bought.state, bought.filled_quantity) == (OrderState.FILLED, Decimal("0.01994"))
+    # 0.01994 BTC and 0.4 ETH are 1997, and of 1000 there are 2.003 left: 1999.003 / 1.001 / 1.002 / 600.
+    assert refused.quantity == Decimal("3.321699923496330681")
     assert refused.state == OrderState.REJECTED
 
 
