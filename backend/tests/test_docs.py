@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import HTMLResponse
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tests.conftest import client_of
@@ -81,6 +84,16 @@ def test_page_works_under_the_policy_of_nginx(settings: Settings, browser: list[
     paths = document["paths"]
     assert set(rows) == {(method, path) for path, operations in paths.items() for method in operations}
     assert opened["requestBody"]["description"] in shown.dom
+
+
+def test_the_browser_complains_of_what_the_policy_forbids(browser: list[str]) -> None:
+    """Else the page above would always be without a complaint."""
+    page = "<script>document.title = 1</script><script src='https://elsewhere.test/x.js'></script>"
+    app = Starlette(routes=[Route("/docs", lambda _request: HTMLResponse(page))])
+    with serving(Proxied(app, "")) as address:
+        complaints = show(browser, f"{address}/docs").complaints
+    assert len(complaints) == 2
+    assert all("Content Security Policy" in complaint for complaint in complaints)
 
 
 async def test_files_have_their_types_and_are_not_sent_twice(settings: Settings) -> None:
