@@ -116,7 +116,7 @@ class FakeExchange:
         return self.holds
 
     async def asset(self, symbol: str) -> str:
-        """Gives the symbol."""
+        """Return the symbol."""
         return symbol
 
     async def price(self, symbol: str) -> Decimal | None:

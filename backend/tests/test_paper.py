@@ -83,7 +83,7 @@ class Till:
         return str(refusal.value)
 
     async def beside(self) -> "Till":
-        """Gives the same account, with another strategy on it."""
+        """Return the same account, with another strategy on it."""
         strategy_id = await self.desk.strategy(self.account_id)
         return Till(self.desk, self.account_id, strategy_id, self.exchange)
 
@@ -133,7 +133,7 @@ LIVE = {"exchange": "binance", "live_price": True, "market": "spot", "starting_e
 
 
 def later() -> datetime:
-    """Gives a moment after all that was traded by now."""
+    """Return a moment after all that was traded by now."""
     return utc_now() + timedelta(seconds=1)
 
 

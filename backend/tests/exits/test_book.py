@@ -1,7 +1,9 @@
 """The book follows the exchange: an owner who trades by hand, a liquidation, coins of the owner's own."""
 
+import asyncio
 import json
 from decimal import Decimal
+from functools import partial
 from uuid import UUID, uuid4
 
 import httpx
@@ -167,7 +169,7 @@ async def test_an_owners_own_coins_are_no_alarm_and_may_come_and_go(
         await desk.until_idle(20)
         for balance in (D(6), D(8), D("1.5")):
             stub.account.balances["BTC"] = balance
-            await until(lambda balance=balance: is_known(desk, balance), 20)  # type: ignore[misc]
+            await until(partial(is_known, desk, balance), 20)
         assert TITLE not in [title for title, _ in told]
         # All of them, and half of the strategy's.
         stub.account.balances["BTC"] = D("0.5")
@@ -209,9 +211,30 @@ async def test_markets_of_one_base_asset_share_a_balance(
     assert sum(position.quantity for position in await desk.all(Position)) == 0
 
 
+async def test_of_two_who_adopt_the_same_difference_at_once_one_does(desk: Desk) -> None:
+    account_id = await desk.account()
+    common = {"user_id": desk.user_id, "quantity": D(1), "average_price": D(50), "last_price": D(50)}
+    rows = [
+        Position(id=uuid4(), strategy_id=await desk.strategy(account_id), symbol=symbol, **common)
+        for symbol in ("ETHUSDT", "ETHBTC")
+    ]
+    seen = {"exchange_account_id": account_id, "asset": "ETH", "quantity": D("1.5"), "booked": D(2)}
+    async with desk.database.transaction() as session:
+        session.add_all(rows)
+        session.add_all(AccountHolding(market=row.symbol, differs_since=utc_now(), **seen) for row in rows)
+
+    async def adopt(position_id: UUID) -> Position:
+        async with desk.database.transaction() as session:
+            return await correct(session, desk.user_id, position_id, ADOPT)
+
+    done = await asyncio.gather(*(adopt(row.id) for row in rows), return_exceptions=True)
+    assert [type(one) for one in done].count(ConflictError) == 1
+    assert sum(position.quantity for position in await desk.all(Position)) == D("1.5")
+
+
 async def all_hold(desk: Desk, account_id: UUID, quantity: Decimal) -> bool:
     async with desk.database.transaction() as session:
-        rows = await holdings.of_asset(session, account_id, "ETH")
+        rows = await holdings.with_market(session, account_id, "ETHUSDT")
     return [row.quantity for row in rows if row.differs_since is None] == [quantity] * 2
 
 

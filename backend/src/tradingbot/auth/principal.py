@@ -21,3 +21,8 @@ class Principal:
     session_id: UUID | None = None
     is_admin: bool = False
     api_key_id: UUID | None = None
+
+    @property
+    def described(self) -> str:
+        """Who it is, as it is kept with what a person said."""
+        return f"API key {self.api_key_id}" if self.api_key_id else "its owner"

@@ -2,12 +2,11 @@
 
 import argparse
 from collections.abc import Sequence
-from uuid import UUID
 
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tradingbot.cli.arguments import add_json, email, name
+from tradingbot.cli.arguments import add_filters, add_json, id_of
 from tradingbot.cli.database import in_transaction
 from tradingbot.cli.invalid import print_invalid
 from tradingbot.cli.output import print_rows
@@ -41,8 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     listing = actions.add_parser(
         "list", help="list orders, the newest first", description="Lists open orders, the newest first."
     )
-    listing.add_argument("--user", type=email, metavar="EMAIL", help="of this user (default: of all)")
-    listing.add_argument("--strategy", type=name, metavar="NAME", help="of strategies of this name")
+    add_filters(listing)
     listing.add_argument(
         "--state",
         action="append",
@@ -61,7 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="ask for what is left of an order to be cancelled",
         description="Asks the worker to cancel what is left of an open order. An exit ends with it.",
     )
-    cancel.add_argument("id", type=_id, metavar="ID", help="see `order list`")
+    cancel.add_argument("id", type=id_of("order"), metavar="ID", help="see `order list`")
     cancel.set_defaults(run=run_cancel)
 
     settling = actions.add_parser(
@@ -71,7 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         " or the key is. Look at the exchange first: what you say stands, and what the exchange says later is"
         " not booked. Of an exit the rest is made again, unless you cancel the order first.",
     )
-    settling.add_argument("id", type=_id, metavar="ID", help="see `order list --state unknown`")
+    settling.add_argument("id", type=id_of("order"), metavar="ID", help="see `order list --state unknown`")
     settling.add_argument(
         "--filled",
         required=True,
@@ -152,15 +150,6 @@ def run_settle(arguments: argparse.Namespace) -> int:
 
 def _named(order: Order) -> str:
     return f"{order.side} {plain(order.quantity)} {order.symbol}"
-
-
-def _id(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            "not the id of an order: `tradingbot order list` shows them"
-        ) from None
 
 
 def _limit(text: str) -> int:

@@ -2,12 +2,11 @@
 
 import argparse
 from collections.abc import Sequence
-from uuid import UUID
 
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tradingbot.cli.arguments import add_json, email, name
+from tradingbot.cli.arguments import add_filters, add_json, id_of
 from tradingbot.cli.database import in_transaction
 from tradingbot.cli.invalid import print_invalid
 from tradingbot.cli.output import print_rows
@@ -42,8 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         description="Lists what strategies hold by the book, and what their account was last seen to hold of"
         " that market. Where that differs nothing is opened until it agrees again.",
     )
-    listing.add_argument("--user", type=email, metavar="EMAIL", help="of this user (default: of all)")
-    listing.add_argument("--strategy", type=name, metavar="NAME", help="of strategies of this name")
+    add_filters(listing)
     add_json(listing)
     listing.set_defaults(run=run_list)
 
@@ -60,7 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         " a fill; nothing is traded.",
     )
     for action in (adopt, correcting):
-        action.add_argument("id", type=_id, metavar="ID", help="see `position list`")
+        action.add_argument("id", type=id_of("position"), metavar="ID", help="see `position list`")
     correcting.add_argument(
         "--quantity", required=True, metavar="NUMBER", help="in the base asset, negative when short"
     )
@@ -116,12 +114,3 @@ def run_correct(arguments: argparse.Namespace) -> int:
     position = in_transaction(load(DatabaseSettings), book)
     print(f"the book says now: {plain(position.quantity)} {position.symbol}")
     return 0
-
-
-def _id(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            "not the id of a position: `tradingbot position list` shows them"
-        ) from None

@@ -170,7 +170,7 @@ class CcxtExchange:
             return await self._last_price(market, deadline)
 
     async def equity(self, symbol: str) -> Decimal | None:
-        """Gives the equity in EQUITY_ASSET, if that is the quote asset.
+        """Return the equity in EQUITY_ASSET, if that is the quote asset.
 
         On spot it is the balance of EQUITY_ASSET and the worth of what the account's strategies hold, as far
         as it is there and has a price: the owner's other coins are not theirs.

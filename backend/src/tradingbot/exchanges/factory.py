@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from tradingbot.core.crypto import Envelopes
 from tradingbot.core.database import Database
 from tradingbot.core.settings import Settings
-from tradingbot.exchanges import paper_repository
+from tradingbot.exchanges import repository
 from tradingbot.exchanges.base import CredentialsError, Exchange
 from tradingbot.exchanges.credentials import Credentials, credentials_of
 from tradingbot.exchanges.models import ExchangeAccount, Market, Mode
@@ -38,12 +38,11 @@ def open_exchange(
         check_mode(account, settings)
     except LiveForbiddenError as error:
         raise CredentialsError(error.detail) from None
-    user_id, account_id = account.user_id, account.id
+    account_id = account.id
 
     async def holdings() -> Sequence[tuple[str, Decimal]]:
         async with database.transaction() as session:
-            rows = await paper_repository.positions(session, user_id, account_id, is_default=False)
-        return [(row.symbol, row.quantity) for row in rows]
+            return await repository.held(session, account_id)
 
     return _real(account.exchange, market, mode, settings, credentials_of(account, envelopes), holdings)
 

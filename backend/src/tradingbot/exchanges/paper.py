@@ -42,6 +42,7 @@ from tradingbot.exchanges.base import (
     UnknownSymbolError,
 )
 from tradingbot.exchanges.models import ExchangeAccount, Market
+from tradingbot.orders import repository as orders
 from tradingbot.orders.models import FINAL_STATES, Order, OrderState, Side
 from tradingbot.positions import service as positions
 
@@ -124,7 +125,7 @@ class PaperExchange:
         trade = await self._trade(replace(order, price=last), price)
         async with self._database.transaction() as session:
             await paper_repository.lock_account(session, self._account.id)
-            stored = await paper_repository.order(
+            stored = await orders.find_by_client_order_id(
                 session, self._account.user_id, order.client_order_id, lock=True
             )
             if stored is None or stored.state in FINAL_STATES:
@@ -137,9 +138,9 @@ class PaperExchange:
         return _report(trade)
 
     async def find(self, client_order_id: str, symbol: str) -> OrderReport | None:
-        """Gives the fill that may not be booked yet; None: it was not filled, and may be placed again."""
+        """Return the fill that may not be booked yet; None: it was not filled, and may be placed again."""
         async with self._database.transaction() as session:
-            stored = await paper_repository.order(session, self._account.user_id, client_order_id)
+            stored = await orders.find_by_client_order_id(session, self._account.user_id, client_order_id)
         if stored is None or stored.average_price is None:
             return None
         return _report(await self._trade(_request(stored), stored.average_price))

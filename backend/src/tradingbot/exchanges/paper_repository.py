@@ -1,6 +1,5 @@
-"""Queries on what an account's strategies hold, and on what a paper account has filled and not booked yet."""
+"""Queries on what a paper account's strategies hold, and on what it has filled and not booked yet."""
 
-from collections.abc import Sequence
 from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
@@ -32,16 +31,6 @@ async def lock_account(session: AsyncSession, account_id: UUID) -> None:
     """Keep others from filling orders on the account until the transaction ends; orders can be made."""
     statement = select(ExchangeAccount.id).where(ExchangeAccount.id == account_id)
     await session.execute(statement.with_for_update(key_share=True))
-
-
-async def order(
-    session: AsyncSession, user_id: UUID, client_order_id: str, *, lock: bool = False
-) -> Order | None:
-    """Return the user's order; with `lock` nobody else changes it until the transaction ends."""
-    statement = select(Order).where(Order.user_id == user_id, Order.client_order_id == client_order_id)
-    if lock:
-        statement = statement.with_for_update()
-    return (await session.execute(statement)).scalar_one_or_none()
 
 
 async def purse(
@@ -88,18 +77,6 @@ async def purse(
     )
     result, tied, is_spent = (await session.execute(statement)).one()
     return Purse(result, tied, is_spent)
-
-
-async def positions(
-    session: AsyncSession, user_id: UUID, account_id: UUID, *, is_default: bool
-) -> Sequence[Position]:
-    """Gives the positions of the strategies that trade on the account, closed ones too."""
-    statement = (
-        select(Position)
-        .join(Strategy, Strategy.id == Position.strategy_id)
-        .where(Strategy.user_id == user_id, _trades_on(account_id, is_default))
-    )
-    return (await session.execute(statement)).scalars().all()
 
 
 async def holding(

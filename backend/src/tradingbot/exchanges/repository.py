@@ -1,6 +1,7 @@
 """Queries on exchange accounts. A user sees only their own."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 from uuid import UUID
 
 from sqlalchemy import delete, exists, select, tuple_
@@ -10,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tradingbot.core.pagination import Cursor
 from tradingbot.exchanges.models import PAPER, ExchangeAccount, Market, Mode
 from tradingbot.orders.models import Order
+from tradingbot.positions.models import Position
 from tradingbot.strategies.models import Strategy
 
 NAME_CONSTRAINT = "uq_exchange_accounts_user_id_name"
@@ -41,10 +43,26 @@ async def find_default(session: AsyncSession, user_id: UUID) -> ExchangeAccount 
     return (await session.execute(statement)).scalar_one_or_none()
 
 
+async def held(session: AsyncSession, account_id: UUID) -> Sequence[tuple[str, Decimal]]:
+    """Return symbols and signed quantities of what the account's strategies hold, by the book."""
+    statement = (
+        select(Position.symbol, Position.quantity)
+        .join(Strategy, Strategy.id == Position.strategy_id)
+        .where(Strategy.exchange_account_id == account_id, Position.quantity != 0)
+    )
+    return [(symbol, quantity) for symbol, quantity in await session.execute(statement)]
+
+
 async def insert_default(session: AsyncSession, user_id: UUID, name: str) -> None:
     """Stores a default account of this name, unless there is one or the name is taken."""
-    values = {"user_id": user_id, "name": name, "exchange": PAPER, "mode": Mode.PAPER, "is_default": True}
-    values["market"] = Market.FUTURE
+    values = {
+        "user_id": user_id,
+        "name": name,
+        "exchange": PAPER,
+        "market": Market.FUTURE,
+        "mode": Mode.PAPER,
+        "is_default": True,
+    }
     await session.execute(insert(ExchangeAccount).values(values).on_conflict_do_nothing())
 
 

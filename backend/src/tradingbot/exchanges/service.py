@@ -40,7 +40,7 @@ def check_mode(account: ExchangeAccount, settings: TradingSettings) -> None:
 
 
 async def default_account(session: AsyncSession, user_id: UUID) -> ExchangeAccount:
-    """Gives the user's default account, making it if there is none: a paper one, of futures.
+    """Return the user's default account, making it if there is none: a paper one, of futures.
 
     Strategies without an account trade on it: alerts are to work as they come, those that go short too.
     """

@@ -14,7 +14,7 @@ from tradingbot.signals.models import Signal
 
 
 async def last_alerts(session: AsyncSession, signal: Signal, count: int) -> Sequence[Signal]:
-    """Gives the last `count` signals of the strategy's market up to this one, the oldest first."""
+    """Return the last `count` signals of the strategy's market up to this one, the oldest first."""
     statement = (
         select(Signal)
         # The user is that of the strategy: named, because the index by time begins with it.

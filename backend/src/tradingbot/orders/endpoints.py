@@ -69,8 +69,7 @@ async def settle_order(context: ContextDep, trader: Trader, order_id: UUID, give
     the order first. 409: it is over, was not sent, or was sent less than a minute ago.
     """
     async with context.database.transaction() as session:
-        who = f"API key {trader.api_key_id}" if trader.api_key_id else "its owner"
-        said = Settlement(given.filled_quantity, given.price, given.fee, given.reason, who)
+        said = Settlement(given.filled_quantity, given.price, given.fee, given.reason, trader.described)
         return OrderOut.model_validate(await settle(session, trader.user_id, order_id, said))
 
 

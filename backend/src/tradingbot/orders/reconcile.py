@@ -171,7 +171,7 @@ class Reconciler:
         async with self._changing.transaction() as changes:
             differ = [
                 market.name
-                for market in markets
+                for market in sorted(markets)
                 if await holdings.note(changes.session, account, market.name, asset, theirs, booked)
             ]
             if not differ:

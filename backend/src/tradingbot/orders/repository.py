@@ -168,9 +168,13 @@ async def insert_once(session: AsyncSession, values: dict[str, Any]) -> Order | 
     return (await session.execute(statement)).scalar_one_or_none()
 
 
-async def find_by_client_order_id(session: AsyncSession, user_id: UUID, name: str) -> Order | None:
-    """Gives the user's order of this name."""
+async def find_by_client_order_id(
+    session: AsyncSession, user_id: UUID, name: str, *, lock: bool = False
+) -> Order | None:
+    """Return the user's order of this name; with `lock` nobody else changes it in the meantime."""
     statement = select(Order).where(Order.user_id == user_id, Order.client_order_id == name)
+    if lock:
+        statement = statement.with_for_update()
     return (await session.execute(statement)).scalar_one_or_none()
 
 
@@ -322,7 +326,7 @@ async def request_cancel(session: AsyncSession, order_id: UUID) -> Order | None:
 
 
 async def under_way(session: AsyncSession, strategy_id: UUID, symbol: str) -> Sequence[UUID]:
-    """Gives the strategy's orders in the market that were sent and are not known to be over."""
+    """Return the strategy's orders in the market that were sent and are not known to be over."""
     statement = select(Order.id).where(
         Order.strategy_id == strategy_id, in_market(Order.symbol, symbol), Order.state.in_(_UNDER_WAY)
     )

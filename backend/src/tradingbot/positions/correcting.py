@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tradingbot.core.amounts import ARITHMETIC, plain, to_scale
 from tradingbot.core.errors import ConflictError, NotFoundError, UnprocessableError
 from tradingbot.core.models import utc_now
+from tradingbot.core.symbols import market_of
 from tradingbot.exchanges import repository as accounts
 from tradingbot.exchanges.base import Trade
 from tradingbot.exchanges.models import ExchangeAccount, Market, Mode
@@ -77,13 +78,14 @@ async def correct(
         raise ConflictError(
             "An order in this market is open: wait for its end, or cancel or settle it first."
         )
-    holding = await holdings.find(session, account.id, position.symbol)
+    rows = await holdings.with_market(session, account.id, position.symbol)
+    holding = next((row for row in rows if row.market == market_of(position.symbol)), None)
     change = ARITHMETIC.subtract(_wanted(account, position, holding, said), position.quantity)
     if not change:
         raise ConflictError(f"The book says so already: {plain(position.quantity)} {position.symbol}.")
     await _book(session, account, position, change, said)
     # What was seen of the account was seen before.
-    for row in () if holding is None else await holdings.of_asset(session, account.id, holding.asset):
+    for row in rows:
         row.booked = ARITHMETIC.add(row.booked, change)
         await holdings.judge(session, account, row)
     log.warning(

@@ -6,7 +6,6 @@ from uuid import UUID
 from fastapi import APIRouter, Header, status
 
 from tradingbot.auth.dependencies import Reader, Trader
-from tradingbot.auth.principal import Principal
 from tradingbot.core.context import ContextDep
 from tradingbot.core.pagination import decode_cursor
 from tradingbot.core.problems import documented
@@ -120,7 +119,7 @@ async def adopt_position(
     The difference is booked as an order and a fill; nothing is traded. 409: nothing differs, as far as is
     known, or an order in this market is open.
     """
-    said = Correction(None, given.price, given.reason, _who(trader))
+    said = Correction(None, given.price, given.reason, trader.described)
     async with context.database.transaction() as session:
         return PositionOut.of(await correct(session, trader.user_id, position_id, said))
 
@@ -134,10 +133,6 @@ async def correct_position(
     The difference is booked as an order and a fill; nothing is traded. 409: the book says so already, an
     order in this market is open, or the account is a paper one.
     """
-    said = Correction(given.quantity, given.price, given.reason, _who(trader))
+    said = Correction(given.quantity, given.price, given.reason, trader.described)
     async with context.database.transaction() as session:
         return PositionOut.of(await correct(session, trader.user_id, position_id, said))
-
-
-def _who(trader: Principal) -> str:
-    return f"API key {trader.api_key_id}" if trader.api_key_id else "its owner"

@@ -97,12 +97,19 @@ async def find(
     return (await session.execute(statement)).scalar_one_or_none()
 
 
-async def of_asset(session: AsyncSession, account_id: UUID, asset: str) -> Sequence[AccountHolding]:
-    """Return the account's rows of all markets whose holding is counted in this asset, locked."""
+async def with_market(session: AsyncSession, account_id: UUID, symbol: str) -> Sequence[AccountHolding]:
+    """Return the account's rows of all markets whose holding is counted as that of the symbol, locked."""
+    asset = select(AccountHolding.asset).where(
+        AccountHolding.exchange_account_id == account_id, AccountHolding.market == market_of(symbol)
+    )
     statement = (
         select(AccountHolding)
-        .where(AccountHolding.exchange_account_id == account_id, AccountHolding.asset == asset)
-        .order_by(AccountHolding.id)
+        .where(
+            AccountHolding.exchange_account_id == account_id,
+            AccountHolding.asset == asset.scalar_subquery(),
+        )
+        # As those who compare lock them: nobody waits for each other.
+        .order_by(AccountHolding.market)
     )
     statement = statement.with_for_update().execution_options(populate_existing=True)
     return (await session.execute(statement)).scalars().all()
