@@ -101,7 +101,7 @@ async def test_a_spelling_that_the_exchange_does_not_have_leaves_dust_dust(
     (before,) = await desk.all(Position)
     assert before.quantity > 0
     assert before.is_flat
-    await say(strategy, "flat", symbol="BYBIT:BTCUSDT")
+    assert (await say(strategy, "long", symbol="BYBIT:BTCUSDT")).status == SignalStatus.REFUSED
     (after,) = await desk.all(Position)
     assert (after.quantity, after.min_quantity) == (before.quantity, before.min_quantity)
 
